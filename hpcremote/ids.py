@@ -1,0 +1,34 @@
+"""The names of things: engines, engine sets, clients, clusters, calls.
+
+* An *engine id* is what users write: ``rc[3]``. With MPI it is ``base + rank`` of its set.
+* Every other id is random and never reused, so that what belongs to a dead engine, cluster or
+  client can never be mistaken for a living one's.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from typing import NewType
+
+EngineId = int
+SetId = NewType("SetId", str)
+ClusterId = str
+
+_CLUSTER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_BLOB = re.compile(r"[0-9a-f]{32}")
+
+
+def new_uid() -> str:
+    """Return 32 random hexadecimal digits."""
+    return secrets.token_hex(16)
+
+
+def is_cluster_id(text: str) -> bool:
+    """Say whether *text* can name a cluster (it becomes part of file names)."""
+    return _CLUSTER_ID.fullmatch(text) is not None
+
+
+def is_blob_name(text: str) -> bool:
+    """Say whether *text* names a shared-memory blob; anything else might be a path out of its folder."""
+    return _BLOB.fullmatch(text) is not None
