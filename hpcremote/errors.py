@@ -8,6 +8,7 @@
     │   ├── LauncherError          a launcher file
     │   └── ConnectionFileError    a connection file: missing, stale, truncated, readable by others
     ├── LaunchError                processes could not be started, or did not come up in time
+    │   └── AlreadyRunning         a cluster of that profile and id lives already
     ├── ClusterNotFound            no such cluster runs here
     ├── NotConnected               (also a ConnectionError) no controller answers, or it went away
     │   └── Refused                the controller answered, and will not have us: it says why
@@ -52,6 +53,10 @@ class ConnectionFileError(ConfigError):
 
 class LaunchError(HPCRemoteError):
     """Processes could not be started or did not come up in time; the message ends with their last output."""
+
+
+class AlreadyRunning(LaunchError):
+    """A cluster of that profile and id lives already, or is being started or stopped by somebody else."""
 
 
 class ClusterNotFound(HPCRemoteError):

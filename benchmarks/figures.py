@@ -1,0 +1,171 @@
+"""What is compared with what, and what hpcremote must reach: the table as data.
+
+Each row's cells say which session measured it under which metric. Sessions are in ``sessions.py``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+#: Column → its heading. ``floor`` is the least that it can cost: raw ZeroMQ, bare MPI, bare Python.
+COLUMNS = {
+    "hpcremote": "hpcremote",
+    "floor": "floor",
+    "ipyparallel": "ipyparallel",
+    "dask": "dask",
+    "futures": "mpi4py.futures",
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Where a figure comes from."""
+
+    session: str
+    metric: str
+
+
+@dataclass(frozen=True)
+class AtMost:
+    """The figure is at most ``factor`` x the other column's, plus ``extra``."""
+
+    column: str
+    factor: float
+    extra: float = 0.0
+
+
+@dataclass(frozen=True)
+class AtLeast:
+    """The figure is at least ``factor`` x as good as the other column's: faster, or more a second."""
+
+    column: str
+    factor: float
+
+
+Need = AtMost | AtLeast
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table."""
+
+    key: str
+    title: str
+    smaller_is_better: bool
+    cells: dict[str, Cell]
+    needs: tuple[Need, ...] = ()
+
+
+def _cells(metric: str, **sessions: str) -> dict[str, Cell]:
+    """Cells of one metric, by column."""
+    return {column: Cell(session, metric) for column, session in sessions.items()}
+
+
+_FOUR = {"hpcremote": "hpcremote", "ipyparallel": "ipyparallel", "dask": "dask"}
+_SIXTEEN = {"hpcremote": "hpcremote-16", "ipyparallel": "ipyparallel-16"}
+
+ROWS = (
+    Row(
+        "call",
+        "empty `apply_sync` on one engine, default local transport",
+        True,
+        _cells("call_one", **_FOUR, floor="floor", futures="futures"),
+        (AtMost("floor", 1.5), AtLeast("ipyparallel", 10)),
+    ),
+    Row(
+        "call-tcp",
+        "the same over TCP with CURVE",
+        True,
+        _cells("call_one", hpcremote="hpcremote-tcp", floor="floor"),
+        (AtMost("floor", 2.5),),
+    ),
+    Row(
+        "call-all-4",
+        "empty call on all of 4 engines",
+        True,
+        _cells("call_all", **_FOUR),
+        (AtLeast("ipyparallel", 15),),
+    ),
+    Row(
+        "call-all-16",
+        "empty call on all of 16 engines",
+        True,
+        _cells("call_all", **_SIXTEEN),
+        (AtLeast("ipyparallel", 15),),
+    ),
+    Row(
+        "in-flight",
+        "calls in flight to one engine, per second",
+        False,
+        _cells("inflight", **_FOUR, floor="floor", futures="futures"),
+        (AtLeast("floor", 0.5), AtLeast("ipyparallel", 30)),
+    ),
+    Row(
+        "push",
+        "push 100 MB to one engine, local",
+        False,
+        _cells("push", **_FOUR, floor="floor"),
+        (AtLeast("floor", 1.5), AtLeast("dask", 1)),
+    ),
+    Row(
+        "pull",
+        "pull 100 MB from one engine, local",
+        False,
+        _cells("pull", **_FOUR, floor="floor"),
+        (AtLeast("floor", 1.5), AtLeast("dask", 1)),
+    ),
+    Row(
+        "start",
+        "cluster start to first result from all of 4",
+        True,
+        _cells("start", **_FOUR, floor="bare"),
+        (AtMost("floor", 2, extra=1.0), AtLeast("ipyparallel", 5)),
+    ),
+    Row(
+        "memory",
+        "unique memory of an idle engine",
+        True,
+        _cells("uss", hpcremote="hpcremote", floor="bare"),
+        (AtMost("floor", 1.25),),
+    ),
+    Row(
+        "processes",
+        "processes an engine",
+        True,
+        _cells("processes", hpcremote="hpcremote", floor="bare"),
+        (AtMost("floor", 1),),
+    ),
+    Row(
+        "connections",
+        "open sockets an engine (a bare rank's are mpiexec's)",
+        True,
+        _cells("connections", hpcremote="hpcremote", floor="bare"),
+        (AtMost("floor", 1, extra=1),),
+    ),
+    Row(
+        "import",
+        "`import hpcremote` beside `import zmq, cloudpickle`",
+        True,
+        {"hpcremote": Cell("imports", "import"), "floor": Cell("imports", "import_bare")},
+        (AtMost("floor", 1.3),),
+    ),
+    Row(
+        "import-client",
+        "`from hpcremote import Client` beside the same",
+        True,
+        {"hpcremote": Cell("imports", "import_client"), "floor": Cell("imports", "import_bare")},
+    ),
+)
+
+
+def select(keys: list[str]) -> list[Row]:
+    """Rows by key; all of them when no key is given.
+
+    Raises:
+        SystemExit: a key is unknown.
+    """
+    known = [row.key for row in ROWS]
+    unknown = [key for key in keys if key not in known]
+    if unknown:
+        raise SystemExit(f"No row is called {', '.join(unknown)}. There are: {', '.join(known)}.")
+    return [row for row in ROWS if not keys or row.key in keys]

@@ -1,0 +1,123 @@
+"""Interactive remote execution on MPI clusters.
+
+::
+
+    import hpcremote as parallel
+
+    rc = parallel.Client(profile="mpi")
+    view = rc[:]
+    view.apply_sync(lambda x: x + 1, 41)      # [42, 42, 42, 42]
+
+Names are loaded when they are first used, so importing the package costs next to nothing, and an engine
+loads nothing of the client.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from hpcremote._version import __version__
+
+if TYPE_CHECKING:
+    from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION
+
+    from hpcremote import error
+    from hpcremote.client.client import Client
+    from hpcremote.client.mapresult import AsyncMapResult
+    from hpcremote.client.metadata import Metadata
+    from hpcremote.client.remotefunction import ParallelFunction, RemoteFunction, parallel, remote
+    from hpcremote.client.result import AsyncResult
+    from hpcremote.client.view import DirectView
+    from hpcremote.cluster import Cluster
+    from hpcremote.errors import (
+        ClusterNotFound,
+        CompositeError,
+        ConfigError,
+        ConnectionFileError,
+        EngineError,
+        HPCRemoteError,
+        LauncherError,
+        LaunchError,
+        NoEnginesRegistered,
+        NotConnected,
+        PayloadError,
+        ProfileError,
+        Refused,
+        RemoteError,
+        TaskAborted,
+        TimeoutError,
+        UnmetDependency,
+        UnmetDependencyError,
+    )
+    from hpcremote.wire.depend import Reference, depend, dependent, interactive, require
+
+__all__ = [
+    "ALL_COMPLETED",
+    "FIRST_COMPLETED",
+    "FIRST_EXCEPTION",
+    "AsyncMapResult",
+    "AsyncResult",
+    "Client",
+    "Cluster",
+    "ClusterNotFound",
+    "CompositeError",
+    "ConfigError",
+    "ConnectionFileError",
+    "DirectView",
+    "EngineError",
+    "HPCRemoteError",
+    "LaunchError",
+    "LauncherError",
+    "Metadata",
+    "NoEnginesRegistered",
+    "NotConnected",
+    "ParallelFunction",
+    "PayloadError",
+    "ProfileError",
+    "Reference",
+    "Refused",
+    "RemoteError",
+    "RemoteFunction",
+    "TaskAborted",
+    "TimeoutError",
+    "UnmetDependency",
+    "UnmetDependencyError",
+    "__version__",
+    "depend",
+    "dependent",
+    "error",
+    "interactive",
+    "parallel",
+    "remote",
+    "require",
+]
+
+#: Where the names are.
+_HOMES = {
+    "concurrent.futures": ("ALL_COMPLETED", "FIRST_COMPLETED", "FIRST_EXCEPTION"),
+    "hpcremote.client.client": ("Client",),
+    "hpcremote.client.mapresult": ("AsyncMapResult",),
+    "hpcremote.client.metadata": ("Metadata",),
+    "hpcremote.client.remotefunction": ("ParallelFunction", "RemoteFunction", "parallel", "remote"),
+    "hpcremote.client.result": ("AsyncResult",),
+    "hpcremote.client.view": ("DirectView",),
+    "hpcremote.cluster": ("Cluster",),
+    "hpcremote.wire.depend": ("Reference", "depend", "dependent", "interactive", "require"),
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    from importlib import import_module
+
+    if name == "error":
+        return import_module("hpcremote.error")
+    if name not in __all__:
+        raise AttributeError(f"module 'hpcremote' has no attribute {name!r}")
+    value = getattr(import_module(_HOME.get(name, "hpcremote.errors")), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*__all__, *globals()})

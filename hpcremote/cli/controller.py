@@ -1,0 +1,77 @@
+"""``hpcremote controller``: be a controller until told to end."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+
+from hpcremote import profile
+from hpcremote.cli import options
+from hpcremote.errors import AlreadyRunning, ConfigError
+from hpcremote.ids import is_cluster_id
+
+
+def run(words: Sequence[str]) -> int:
+    """Run the command."""
+    made = options.parser("controller", "Be a controller. Its log goes to standard error.")
+    options.add_settings(made)
+    made.add_argument(
+        "--leash",
+        action="store_true",
+        help="end when standard input does, unless a line came by it before (how `hpcremote start` keeps us)",
+    )
+    args = made.parse_args(words)
+    chosen = profile.load(options.profile_name(args.profile), dict(args.settings))
+    cluster_id = args.cluster_id or "default"
+    if not is_cluster_id(cluster_id):
+        raise ConfigError(f"--cluster-id {cluster_id!r}: letters, digits, '_', '.' and '-' only")
+    logging.basicConfig(
+        level=chosen.log_level.upper(),
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    if args.leash:
+        _hold_leash()
+    from hpcremote.controller.main import run as control
+
+    try:
+        return control(chosen, cluster_id)
+    finally:
+        _leave_nothing(chosen.name, cluster_id, chosen.stop_timeout)
+
+
+def _hold_leash() -> None:
+    """End, as by SIGTERM, when whoever holds the other end of our standard input is gone."""
+    # Should that happen before the controller minds signals, ending at once is right, too.
+    threading.Thread(target=_mind_leash, name="leash", daemon=True).start()
+
+
+def _mind_leash() -> None:
+    if not os.read(0, 64):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _leave_nothing(profile_name: str, cluster_id: str, patience: float) -> None:
+    """End what is left of the cluster and forget it, unless somebody else is at that already."""
+    mark = os.environ.get("HPCREMOTE_MARK")
+    if not mark:
+        return  # started by hand
+    from hpcremote import files
+    from hpcremote.launch import process, record
+
+    folder = files.cluster_dir(profile_name, cluster_id)
+    if record.read(folder) is None:
+        return
+    try:
+        with record.locked(folder):
+            found = record.read(folder)
+            if found is None or found.mark != mark:
+                return
+            process.end(found.engines, mark, (), polite=patience)
+            record.forget(found)
+    except AlreadyRunning:
+        return  # hpcremote stop does it

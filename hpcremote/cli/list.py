@@ -1,0 +1,89 @@
+"""``hpcremote list``: all clusters of this user; dead ones are marked."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+
+from hpcremote.cli import exits, options
+from hpcremote.cli.status import span
+from hpcremote.launch import record
+
+
+def run(words: Sequence[str]) -> int:
+    """Run the command."""
+    made = argparse.ArgumentParser(
+        prog="hpcremote list", description="List your clusters.", allow_abbrev=False
+    )
+    made.add_argument("-p", "--profile", metavar="NAME", help="of this profile only")
+    made.add_argument("--json", action="store_true", help="for programs")
+    args = made.parse_args(words)
+    rows = [_row(one) for one in options.records(args.profile)] + _by_hand(args.profile)
+    if args.json:
+        print(json.dumps(rows, indent=2))
+    else:
+        print("\n".join(table(rows, time.time())) if rows else "no clusters; start one with hpcremote start")
+    return exits.OK
+
+
+def _row(one: record.Record) -> dict[str, object]:
+    return {
+        "profile": one.profile,
+        "cluster_id": one.cluster_id,
+        "state": one.condition(),
+        "n": one.n,
+        "host": one.host,
+        "started": one.started,
+        "launcher": one.launcher,
+    }
+
+
+def _by_hand(profile: str | None) -> list[dict[str, object]]:
+    """Controllers that were started by hand have connection files only."""
+    rows: list[dict[str, object]] = []
+    for folder in record.folders():
+        if profile not in (None, folder.parent.name) or (folder / "cluster.json").exists():
+            continue
+        found = record.peek(folder / "client.json")
+        if found is not None:
+            rows.append(
+                {
+                    "profile": folder.parent.name,
+                    "cluster_id": folder.name,
+                    "state": "stale" if found.is_stale else "running" if found.is_local else "elsewhere",
+                    "n": None,
+                    "host": found.host,
+                    "started": found.started,
+                    "launcher": "by hand",
+                }
+            )
+    return rows
+
+
+def table(rows: Sequence[dict[str, object]], now: float) -> list[str]:
+    """Return the lines of the table."""
+    cells = [("PROFILE", "CLUSTER", "STATE", "N", "HOST", "UP", "LAUNCHER")]
+    for row in rows:
+        up = span(now - float(str(row["started"]))) if row["state"] in ("running", "elsewhere") else "-"
+        count = "-" if row["n"] is None else row["n"]
+        cells.append(
+            tuple(
+                str(cell)
+                for cell in (
+                    row["profile"],
+                    row["cluster_id"],
+                    row["state"],
+                    count,
+                    row["host"],
+                    up,
+                    row["launcher"],
+                )
+            )  # type: ignore[arg-type]
+        )
+    widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in cells
+    ]

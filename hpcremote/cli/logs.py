@@ -1,0 +1,90 @@
+"""``hpcremote logs``: what controller and engines said."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from hpcremote.cli import exits, options
+from hpcremote.errors import ClusterNotFound, ConfigError
+from hpcremote.launch import record
+
+_LOOK_AGAIN = 0.2
+
+
+def run(words: Sequence[str]) -> int:
+    """Run the command."""
+    made = options.parser("logs", "Show a cluster's logs, also of one that has ended or did not start.")
+    made.add_argument("--controller", action="store_true", help="the controller's only")
+    made.add_argument(
+        "--engines", action="store_true", help="the engines' only: what they said while they started"
+    )
+    made.add_argument("-n", metavar="LINES", type=int, default=50, help="how many lines (default: 50)")
+    made.add_argument("-f", "--follow", action="store_true", help="go on until the cluster ends or Ctrl-C")
+    args = made.parse_args(words)
+    folder = _folder(args.profile, args.cluster_id)
+    both = args.controller == args.engines
+    names = [name for name in ("controller", "engines") if both or getattr(args, name)]
+    logs = [record.log_folder(folder) / f"{name}.log" for name in names]
+    offsets = [_show(log, args.n, title=len(logs) > 1) for log in logs]
+    if args.follow:
+        _follow(folder, logs, offsets)
+    return exits.OK
+
+
+def _folder(profile: str | None, cluster_id: str | None) -> Path:
+    """The cluster that is meant; of those that have ended, the latest."""
+    try:
+        return options.pick(profile, cluster_id).folder
+    except ClusterNotFound:
+        if options.records(profile, cluster_id):
+            raise  # several
+    found = [
+        log
+        for log in (record.log_folder(folder) for folder in record.folders())
+        if profile in (None, log.parent.parent.name)
+        and cluster_id in (None, log.parent.name)
+        and log.is_dir()
+    ]
+    if not found:
+        raise ClusterNotFound("there are no logs of such a cluster; hpcremote list shows those that run")
+    return max(found, key=lambda log: log.stat().st_mtime).parent
+
+
+def _show(log: Path, count: int, *, title: bool) -> int:
+    """Print the last lines and return how far the file was read."""
+    if title:
+        print(f"==> {log}")
+    if not log.exists():
+        return 0
+    with log.open("rb") as file:
+        data = file.read()
+    said = data.decode(errors="replace").splitlines()
+    print("\n".join(said[max(0, len(said) - count) :]) if count > 0 else "", flush=True)
+    return len(data)
+
+
+def _follow(folder: Path, logs: Sequence[Path], offsets: list[int]) -> None:
+    alive = True
+    while alive:
+        alive = _runs(folder)  # asked first: what is said last is shown, too
+        for i, log in enumerate(logs):
+            if log.exists() and log.stat().st_size > offsets[i]:
+                with log.open("rb") as file:
+                    file.seek(offsets[i])
+                    data = file.read()
+                offsets[i] += len(data)
+                sys.stdout.write(data.decode(errors="replace"))
+                sys.stdout.flush()
+        if alive:
+            time.sleep(_LOOK_AGAIN)
+
+
+def _runs(folder: Path) -> bool:
+    try:
+        found = record.read(folder)
+    except ConfigError:
+        return False
+    return found is not None and found.condition() not in ("stale", "broken")

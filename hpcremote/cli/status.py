@@ -1,0 +1,63 @@
+"""``hpcremote status``: how a cluster is."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+
+from hpcremote import clusters
+from hpcremote.cli import exits, options
+
+
+def run(words: Sequence[str]) -> int:
+    """Run the command; the exit status is 0 only for a cluster that runs."""
+    made = options.parser("status", "Say how a cluster is. The exit status is 0 only if it runs.")
+    made.add_argument("--json", action="store_true", help="for programs")
+    args = made.parse_args(words)
+    chosen = options.pick(args.profile, args.cluster_id)
+    seen = clusters.status(chosen.profile, chosen.cluster_id)
+    print(json.dumps(seen._asdict(), indent=2) if args.json else "\n".join(lines(seen, time.time())))
+    return exits.OK if seen.running else exits.ERROR
+
+
+def lines(seen: clusters.Status, now: float) -> list[str]:
+    """Return a status in words."""
+    count = sum(map(len, seen.engines.values()))
+    said = [
+        f"cluster {seen.cluster_id!r} of profile {seen.profile!r}: {seen.condition}",
+        f"  started     {span(now - seen.started)} ago on {seen.host}, by {seen.launcher}",
+        f"  engines     {count} of {seen.n}",
+    ]
+    said += [f"    {host:<12} {ranges(ids)}" for host, ids in seen.engines.items()]
+    pids = ", ".join(str(pid) for pid in seen.processes if pid != seen.controller)
+    said.append(f"  processes   controller {seen.controller or '-'}; engines {pids or '-'}")
+    if seen.condition in ("broken", "stale"):
+        chosen = options.as_options(seen.profile, seen.cluster_id)
+        said.append(
+            "  remedy      " + " ".join(["hpcremote stop", *chosen.split(), "ends and removes what is left"])
+        )
+    return said
+
+
+def span(seconds: float) -> str:
+    """Return a time span as people say it."""
+    minutes, rest = divmod(max(0, int(seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days} d {hours} h"
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def ranges(ids: Sequence[int]) -> str:
+    """Return sorted ids as ranges: ``0-3,7``."""
+    spans: list[list[int]] = []
+    for each in ids:
+        if spans and each == spans[-1][1] + 1:
+            spans[-1][1] = each
+        else:
+            spans.append([each, each])
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in spans)

@@ -1,0 +1,362 @@
+"""The client: finds a controller, knows its engines, gives views of them.
+
+::
+
+    Client ──▶ views ──launch──▶ link ──▶ controller
+       │                           │
+       └─ memory of its calls ◀────┴─ results
+"""
+
+from __future__ import annotations
+
+import operator
+import os
+import threading
+import weakref
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from hpcremote import connection as connections
+from hpcremote.client.calls import Calls, Targets, seconds
+from hpcremote.client.flight import Flight
+from hpcremote.client.link import Link
+from hpcremote.client.memory import Memory
+from hpcremote.client.progress import in_ipython, progress_bar
+from hpcremote.client.result import AsyncResult
+from hpcremote.client.table import EngineTable
+from hpcremote.client.view import DirectView
+from hpcremote.connection import Connection
+from hpcremote.errors import NoEnginesRegistered
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from hpcremote.wire.functions import PackedFunction
+    from hpcremote.wire.pickler import Buffer
+
+#: What ipyparallel's Client has and this one has not, and what to do instead.
+ABSENT = {
+    "activate": "there are no %px magics: use view.execute(code)",
+    "become_dask": "it starts no dask workers",
+    "become_distributed": "it starts no dask workers",
+    "db_query": "the controller keeps no database of results",
+    "executor": "there is no load balancing: use a view's map, or concurrent.futures with apply_async",
+    "hub_history": "the controller keeps no history: use Client.history",
+    "load_balanced_view": "there is no load balancing: use direct_view().map, which deals blocks",
+    "purge_hub_results": "the controller keeps no results",
+    "resubmit": "the arguments of a call are not kept: call again",
+    "send_signal": "engines are not signalled one by one: end them with Client.shutdown",
+    "stop_dask": "it starts no dask workers",
+    "stop_distributed": "it starts no dask workers",
+}
+
+
+class Client(Calls):
+    """A connection to a cluster.
+
+    ``Client()`` finds the running cluster of the default profile, ``Client(profile="mpi")`` that of another
+    one, ``Client("client.json")`` connects with a connection file, which may come from another machine::
+
+        with Client(profile="mpi") as rc:
+            rc.ids               # [0, 1, 2, 3]
+            rc[:].apply_sync(os.getpid)
+
+    Args:
+        connection_info: path or contents of a connection file; default: look for a running cluster.
+        url_file: the same as *connection_info*.
+        profile: the profile whose cluster to look for.
+        cluster_id: which of its clusters.
+        timeout: seconds to wait for the controller.
+        cluster: the Cluster that this is a client of.
+        debug: no meaning here.
+        link: an open connection to use instead of making one; not for users.
+        **unsupported: arguments of ipyparallel's Client that have no counterpart.
+
+    Attributes:
+        block: whether views made from now on wait for their results.
+        cluster: the Cluster that this is a client of, or None.
+        link: the connection; not for users.
+
+    Raises:
+        ClusterNotFound: no such cluster runs here.
+        NotConnected: no controller answers at the addresses in the connection file.
+    """
+
+    block = False
+
+    def __init__(
+        self,
+        connection_info: str | os.PathLike[str] | Mapping[str, Any] | Connection | None = None,
+        *,
+        url_file: str | os.PathLike[str] | None = None,
+        profile: str | None = None,
+        cluster_id: str | None = None,
+        timeout: float = 10.0,
+        cluster: Any = None,
+        debug: bool = False,
+        link: Link | None = None,
+        **unsupported: Any,
+    ) -> None:
+        for name, value in unsupported.items():
+            if value is not None:
+                raise TypeError(f"Client() has no argument {name!r}: everything is in the connection file")
+        info = connection_info if connection_info is not None else url_file
+        self.link = link or Link(_connection(info, profile, cluster_id), timeout=timeout)
+        self._memory = Memory(self.link.uid)
+        self._close = weakref.finalize(self, self.link.close)
+        self.profile = profile
+        self.cluster = cluster
+        self.debug = debug
+
+    # ------------------------------------------------------------ engines and views
+
+    @property
+    def ids(self) -> list[int]:
+        """The ids of the engines, in order."""
+        return sorted(self.link.engines)
+
+    def __len__(self) -> int:
+        return len(self.link.engines)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __iter__(self) -> Iterator[DirectView]:
+        for engine in self.ids:
+            yield self.direct_view(engine)
+
+    def __getitem__(self, key: int | slice | Sequence[int]) -> DirectView:
+        if isinstance(key, str) or not (
+            hasattr(key, "__index__") or isinstance(key, (slice, list, tuple, range))
+        ):
+            raise TypeError(f"engines are named by an int, a slice or a list of ints, not {key!r}")
+        return self.direct_view(key)
+
+    def direct_view(self, targets: Targets = "all", **flags: Any) -> DirectView:
+        """Return a view of some engines.
+
+        Args:
+            targets: an id, a list of ids, a slice of the ids, or ``'all'``: whoever is there at each call
+                (``rc[:]`` is whoever is there now).
+            **flags: ``block``, ``label``, ``track`` of the view.
+        """
+        return DirectView(self, targets, **flags)
+
+    def broadcast_view(
+        self, targets: Targets = "all", is_coalescing: bool = False, **flags: Any
+    ) -> DirectView:
+        """Return a view: every view sends one message for all its engines here."""
+        return DirectView(self, self.ids if targets == "all" else targets, **flags)
+
+    def resolve(self, targets: Targets) -> tuple[list[int], bool]:
+        """Return the ids that *targets* names, and whether it names one engine rather than a list.
+
+        Raises:
+            NoEnginesRegistered: there are no engines.
+            IndexError: there is no such engine; the message says which there are.
+        """
+        ids = self.ids
+        if not ids:
+            if self.link.lost is not None:
+                raise self.link.lost
+            raise NoEnginesRegistered(
+                "there are no engines: start some, or wait with Client.wait_for_engines(n)"
+            )
+        if targets is None or (isinstance(targets, str) and targets == "all"):
+            return ids, False
+        if isinstance(targets, slice):
+            return ids[targets], False
+        if hasattr(targets, "__index__"):
+            return [_pick(ids, operator.index(targets))], True
+        if isinstance(targets, str) or not isinstance(targets, Iterable):
+            raise TypeError(f"engines are named by an int, a slice, a list of ints or 'all', not {targets!r}")
+        picked = [_pick(ids, operator.index(target)) for target in targets]
+        if len(set(picked)) < len(picked):
+            raise ValueError(f"a view has every engine once, not {picked}")
+        return picked, False
+
+    def wait_for_engines(
+        self,
+        n: int | None = None,
+        *,
+        timeout: float | None = -1,
+        block: bool = True,
+        interactive: bool | None = None,
+        widget: bool | None = None,
+    ) -> Future[None] | None:
+        """Wait until there are *n* engines.
+
+        Args:
+            n: how many (default: as many as the client's Cluster starts).
+            timeout: seconds; None or a negative number waits without limit.
+            block: False returns a Future instead of waiting.
+            interactive: show progress (default: in IPython).
+            widget: show it as a widget (default: in notebooks).
+
+        Raises:
+            TimeoutError: there are fewer when the time is over.
+        """
+        wanted = n if n is not None else getattr(self.cluster, "n", None)
+        if wanted is None:
+            raise TypeError("wait_for_engines() must be told how many engines to wait for")
+        if not block:
+            return _in_thread(self._wait_for_engines, wanted, timeout)
+        if interactive or (interactive is None and in_ipython()):
+            with progress_bar(wanted, "engines", widget=widget) as bar:
+                while len(self) < wanted and self.link.lost is None and not _is_over(timeout):
+                    step = 0.2 if timeout is None or timeout < 0 else min(0.2, timeout)
+                    self.link.wait(lambda: len(self) >= wanted, step)
+                    timeout = timeout if timeout is None or timeout < 0 else timeout - step
+                    bar.update(min(len(self), wanted))
+        self._wait_for_engines(wanted, timeout)
+        return None
+
+    def _wait_for_engines(self, wanted: int, timeout: float | None) -> None:
+        if not self.link.wait(lambda: len(self.link.engines) >= wanted, seconds(timeout)):
+            if self.link.lost is not None:
+                raise self.link.lost
+            raise TimeoutError(f"{len(self)} of {wanted} engines were there when the time to wait was over")
+
+    def info(self) -> EngineTable:
+        """Return a table of the engines: id, set, rank, host, pid, MPI library."""
+        return EngineTable(self.link.engines.values())
+
+    # ------------------------------------------------------------ calls
+
+    def launch(
+        self,
+        op: str,
+        payloads: Sequence[list[Buffer]],
+        name: str,
+        ids: Sequence[int],
+        *,
+        function: PackedFunction | None = None,
+        label: str | None = None,
+    ) -> Flight:
+        """Send one call to some engines; views use this."""
+        link = self.link
+        flight = Flight(
+            uid=link.uid,
+            method=op,
+            name=name,
+            label=label,
+            targets=ids,
+            engines=link.engines,
+            keep=self._memory.landed,
+        )
+        flight.call = link.submit(ids, op, payloads, function=function, label=label or "", sink=flight)
+        self._memory.add(flight)
+        return flight
+
+    # ------------------------------------------------------------ control
+
+    def clear(self, targets: Targets = None, block: bool | None = None) -> AsyncResult | None:
+        """Empty the namespaces of engines (default: all)."""
+        view = self.direct_view("all" if targets is None else targets)
+        return view.clear(block=self.block if block is None else block)
+
+    def queue_status(self, targets: Targets = "all", verbose: bool = False) -> dict[Any, Any]:
+        """Return for each engine how many calls it has before it (``queue``) and behind it (``completed``).
+
+        Args:
+            targets: engines; one id returns its figures alone.
+            verbose: no meaning here.
+        """
+        status = self.link.query("queue_status", 10.0)
+        told: dict[Any, Any] = {int(engine): figures for engine, figures in status["engines"].items()}
+        if not (isinstance(targets, str) and targets == "all"):
+            ids, single = self.resolve(targets)
+            if single:
+                figures: dict[Any, Any] = told[ids[0]]
+                return figures
+            told = {engine: told[engine] for engine in ids}
+        told["unassigned"] = status.get("unassigned", 0)
+        return told
+
+    def shutdown(
+        self, targets: Targets = "all", restart: bool = False, hub: bool = False, block: bool | None = None
+    ) -> None:
+        """End engines; with *hub* the controller and with it everything.
+
+        Raises:
+            NotImplementedError: *restart* is asked for.
+        """
+        if restart:
+            raise NotImplementedError("engines are not restarted by a client: restart the cluster")
+        everything = isinstance(targets, str) and targets == "all"
+        ids = self.ids if everything else self.resolve(targets)[0]
+        self.link.shutdown(ids, controller=hub, timeout=10.0)
+        if block or (block is None and self.block):
+            self.link.wait(lambda: not self.link.engines.keys() & set(ids), 30.0)
+        if hub:
+            self.close()
+
+    def spin(self) -> None:
+        """Do nothing: results arrive by themselves."""
+
+    # ------------------------------------------------------------ the end
+
+    def close(self, linger: float | None = None) -> None:
+        """End the connection. Calls that have not finished fail here; the engines finish them."""
+        self._close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ABSENT:
+            raise AttributeError(f"hpcremote's Client has no {name}: {ABSENT[name]}")
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __repr__(self) -> str:
+        if self.link.lost is not None:
+            return f"<Client of cluster {self.link.cluster_id}: not connected>"
+        return f"<Client of cluster {self.link.cluster_id}: {len(self)} engines>"
+
+
+def _connection(info: Any, profile: str | None, cluster_id: str | None) -> Connection:
+    if info is None:
+        return connections.find(profile, cluster_id)
+    if isinstance(info, Connection):
+        return info
+    if isinstance(info, Mapping):
+        return connections.from_dict(info)
+    if isinstance(info, (str, os.PathLike)):
+        return connections.read(info)
+    raise TypeError(
+        f"connection_info is a path or the contents of a connection file, not {type(info).__name__}"
+    )
+
+
+def _pick(ids: list[int], target: int) -> int:
+    """Return the engine that *target* names; negative ones count from the end."""
+    if target < 0 and -target <= len(ids):
+        return ids[target]
+    if target not in ids:
+        shown = ", ".join(map(str, ids[:20])) + (", ..." if len(ids) > 20 else "")
+        raise IndexError(f"there is no engine {target}; there are: {shown}")
+    return target
+
+
+def _is_over(timeout: float | None) -> bool:
+    return timeout == 0
+
+
+def _in_thread(call: Any, *args: Any) -> Future[None]:
+    future: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(call(*args))
+        except BaseException as error:  # noqa: BLE001 - handed to who waits
+            future.set_exception(error)
+
+    threading.Thread(target=run, name="hpcremote-wait", daemon=True).start()
+    return future

@@ -1,0 +1,20 @@
+"""What engines are sent for ``map``: a function, to be called on every item. Imported there too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+
+class Each:
+    """Calls *function* on each item of the sequences it is given."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+
+    def __call__(self, *sequences: Iterable[Any]) -> list[Any]:
+        """Return the list of the function's values."""
+        return list(map(self.function, *sequences))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Each, (self.function,)

@@ -1,0 +1,289 @@
+"""A client's connection: calls go out in one order, results come in by whichever thread reads.
+
+This is the thin shell around :class:`hpcremote.client.machine.Session`.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from hpcremote._version import __version__
+from hpcremote.client.machine import Function, Session, Sink
+from hpcremote.connection import Connection
+from hpcremote.errors import HPCRemoteError, NoEnginesRegistered, NotConnected, PayloadError, Refused
+from hpcremote.ids import new_uid
+from hpcremote.net.channel import Channel
+from hpcremote.net.connect import connect
+from hpcremote.net.interrupts import deferred_interrupts
+from hpcremote.net.shm import WORTHWHILE, read_blob, remove_blob, write_blob
+from hpcremote.wire import messages as m
+from hpcremote.wire.frames import Frame, Parcel
+from hpcremote.wire.payload import BIG, big_pieces, to_part
+
+#: Up to this many results outstanding, a call is sent at once; beyond, calls are sent in batches.
+EAGER = 4
+#: A client with this many results outstanding waits before it sends more, so that memory is bounded.
+MAX_OPEN = 50_000
+
+
+class Link:
+    """A connection to a controller.
+
+    Attributes:
+        uid: this connection's name, random.
+        lost: why the connection ended, or None.
+
+    Raises:
+        NotConnected: nobody answers.
+        Refused: the controller will not have us.
+    """
+
+    def __init__(self, connection: Connection, *, timeout: float = 10.0) -> None:
+        self.connection = connection
+        self.uid = new_uid()
+        self.lost: HPCRemoteError | None = None
+        self._pid = os.getpid()
+        self._session = Session()
+        self._lock = threading.Lock()  # numbers and sends calls in one order
+        deadline = time.monotonic() + timeout
+        opened = connect(connection, timeout)
+        self.address = opened.address
+        self._channel = Channel(opened.socket, opened.monitor, self._deliver, self._connection_changed)
+        try:
+            self._introduce(deadline, timeout)
+        except BaseException:
+            self._channel.close()
+            raise
+
+    def _introduce(self, deadline: float, timeout: float) -> None:
+        session = self._session
+        version = ".".join(map(str, sys.version_info[:3]))
+        hello = m.Hello(self.uid, m.PROTOCOL, __version__, socket.gethostname(), os.getpid(), version)
+        self._channel.send([(hello, ())])
+        self._channel.wait(
+            lambda: bool(session.welcome or session.refused or self.lost), max(0.1, deadline - time.monotonic())
+        )
+        if session.refused:
+            raise Refused(f"the controller of cluster {self.connection.cluster_id!r} refused: {session.refused}")
+        if self.lost:
+            raise self.lost
+        if session.welcome is None:
+            raise NotConnected(
+                f"the controller of cluster {self.connection.cluster_id!r} at {self.address} took the connection "
+                f"but did not answer within {timeout:g} s"
+            )
+
+    # ------------------------------------------------------------ what is known
+
+    @property
+    def welcome(self) -> m.Welcome:
+        """What the controller said when it took us in."""
+        assert self._session.welcome is not None  # noqa: S101 - __init__ does not end before it came
+        return self._session.welcome
+
+    @property
+    def cluster_id(self) -> str:
+        """The cluster's id."""
+        return self.welcome.cluster_id
+
+    @property
+    def engines(self) -> dict[int, m.EngineInfo]:
+        """The live engines by id; never changed in place."""
+        return self._session.engines
+
+    # ------------------------------------------------------------ calls
+
+    def submit(
+        self,
+        targets: Sequence[int],
+        op: str,
+        payloads: Sequence[list[Any]],
+        *,
+        function: Function | None = None,
+        label: str = "",
+        sink: Sink,
+    ) -> int:
+        """Send one call to *targets*; return its number.
+
+        Args:
+            targets: engine ids.
+            op: what to do there.
+            payloads: pieces (see wire.payload) for all targets, or one list of them for each.
+            function: the function to apply, if it is not in the payload.
+            label: a name for people.
+            sink: takes results and output.
+
+        Raises:
+            NoEnginesRegistered: *targets* is empty.
+            EngineError: one of them is not here.
+            NotConnected: the controller is gone, or this process is a fork of the one that connected.
+        """
+        if not targets:
+            raise NoEnginesRegistered("there are no engines: start some, or wait with Client.wait_for_engines(n)")
+        self._check()
+        session = self._session
+        if session.open > MAX_OPEN:
+            self._channel.wait(lambda: session.open <= MAX_OPEN or self.lost is not None)
+            self._check()
+        session.check(targets)
+        parts, frames = self._parts(targets, payloads)
+        with deferred_interrupts(), self._lock:
+            number = session.number()
+            messages = session.call(number, targets, op, parts, function, label, sink)
+            parcels: list[Parcel] = [(message, ()) for message in messages]
+            parcels[-1] = (messages[-1], frames)
+            if session.open <= EAGER or frames:
+                self._channel.send(parcels)
+            else:
+                for parcel in parcels:
+                    self._channel.post(parcel)
+        if self.lost is not None:  # it may have broken before our call was on the list
+            self._fail(self.lost)
+        return number
+
+    def _parts(self, targets: Sequence[int], payloads: Sequence[list[Any]]) -> tuple[list[m.Part], list[Frame]]:
+        if len(payloads) == 1 and len(payloads[0]) == 1 and len(payloads[0][0]) < BIG:
+            part, _ = to_part(payloads[0])
+            return [part], []
+        shm = self.welcome.shm
+        engines = self._session.engines
+        by_shm = bool(shm) and all(target in engines and engines[target].local for target in targets)
+        parts, frames = [], []
+        for pieces in payloads:
+            bigs = big_pieces(pieces)
+            blob = ""
+            if by_shm and sum(memoryview(piece).nbytes for piece in bigs) >= WORTHWHILE:
+                blob = write_blob(shm, bigs)
+            part, more = to_part(pieces, blob)
+            parts.append(part)
+            frames += more
+        return parts, frames
+
+    def abort(self, calls: Sequence[int], targets: Sequence[int] = ()) -> None:
+        """Drop *calls* (on *targets* only, if given) where they have not started."""
+        self._check()
+        self._channel.send([(m.Abort(list(calls), list(targets)), ())])
+
+    # ------------------------------------------------------------ requests
+
+    def query(self, what: str, timeout: float = 10.0) -> Any:
+        """Ask the controller.
+
+        Raises:
+            TimeoutError: no answer in *timeout* seconds.
+            HPCRemoteError: the controller cannot tell.
+        """
+        return self._request(lambda number: m.Query(number, what), timeout)
+
+    def shutdown(self, targets: Sequence[int], *, controller: bool, timeout: float = 10.0) -> None:
+        """End engines, or everything; return when the controller has taken note.
+
+        Raises:
+            HPCRemoteError: it cannot be done, in the controller's words.
+        """
+        self._request(lambda number: m.Shutdown(number, list(targets), controller), timeout)
+
+    def _request(self, make: Callable[[int], m.AnyMessage], timeout: float) -> Any:
+        self._check()
+        session = self._session
+        with self._lock:
+            number = session.request()
+        try:
+            self._channel.send([(make(number), ())])
+            self._channel.wait(lambda: session.answer(number) is not None or self.lost is not None, timeout)
+            answer = session.answer(number)
+        finally:
+            session.close_request(number)
+        if answer is None:
+            if self.lost:
+                raise self.lost
+            raise TimeoutError(f"the controller did not answer within {timeout:g} s")
+        if answer.error:
+            raise HPCRemoteError(answer.error)
+        return answer.data
+
+    # ------------------------------------------------------------ waiting, and the end
+
+    def wait(self, done: Callable[[], bool], timeout: float | None = None) -> bool:
+        """Wait until ``done()`` or the timeout; the calling thread may read the socket meanwhile.
+
+        Returns:
+            What ``done()`` says in the end. When the connection is lost, it is asked once more.
+        """
+        if done():
+            return True
+        return self._channel.wait(lambda: done() or self.lost is not None, timeout) and done()
+
+    def wake(self) -> None:
+        """Make waiting threads look again."""
+        self._channel.wake()
+
+    def close(self) -> None:
+        """Close the connection; open calls fail."""
+        if self._pid != os.getpid():
+            return
+        if self.lost is None:
+            self.lost = NotConnected("this client is closed")
+        self._channel.close()
+        self._fail(self.lost)
+
+    def _check(self) -> None:
+        if self.lost is not None:
+            raise self.lost
+        if self._pid != os.getpid():
+            raise NotConnected(
+                f"this client was connected in process {self._pid} and cannot be used in its fork {os.getpid()}: "
+                "make a new Client there"
+            )
+
+    # ------------------------------------------------------------ from the channel
+
+    def _deliver(self, parcels: Sequence[Parcel]) -> None:
+        deliveries = []
+        answers: list[Parcel] = []
+        with self._lock:
+            for message, frames in parcels:
+                if type(message) is m.Result and message.part.blob:
+                    message, frames = self._map(message)
+                calls, out = self._session.handle(message, frames)
+                deliveries += calls
+                answers += [(item, ()) for item in out]
+        for deliver in deliveries:
+            deliver()
+        for parcel in answers:
+            self._channel.post(parcel)
+
+    def _map(self, result: m.Result) -> tuple[m.Result, Sequence[Frame]]:
+        """Turn a result's blob into memory of ours."""
+        part = result.part
+        shm = self._session.welcome.shm if self._session.welcome else ""
+        try:
+            sizes = [size for size in part.sizes if size >= BIG]
+            return result, read_blob(shm, part.blob, sizes, unlink=True)
+        except (PayloadError, OSError) as error:
+            remove_blob(shm, part.blob)
+            lost = m.Result(result.call, result.engine, "lost", m.Part(), err=f"its result is unreadable: {error}")
+            return lost, ()
+
+    def _connection_changed(self, connected: bool) -> None:
+        if connected or self.lost is not None:
+            return
+        where = self.connection
+        self.lost = NotConnected(
+            f"the controller of cluster {where.cluster_id!r} (pid {where.pid} on {where.host}) went away: the "
+            f"connection to {self.address} ended. Calls that were open are lost; `hpcremote status` tells what "
+            "is left, and a new Client connects again"
+        )
+        self._fail(self.lost)
+
+    def _fail(self, error: HPCRemoteError) -> None:
+        with self._lock:
+            deliveries = self._session.fail_all(error)
+        for deliver in deliveries:
+            deliver()

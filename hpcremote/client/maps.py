@@ -1,0 +1,110 @@
+"""Parts of sequences: how they are dealt to engines, and how parts become one again.
+
+::
+
+    'b', blocks       0 1 2 3 4 5 6  on 3 engines:   0 1 2 | 3 4 | 5 6      (longer parts first)
+    'r', round robin  0 1 2 3 4 5 6  on 3 engines:   0 3 6 | 1 4 | 2 5
+
+numpy is only looked at where the program has imported it already.
+"""
+
+from __future__ import annotations
+
+import array
+import sys
+from collections.abc import Sequence
+from itertools import chain, islice
+from typing import Any
+
+
+def as_sequence(items: Any) -> Any:
+    """Return *items* if it has a length and can be sliced, else a list of what it yields."""
+    if hasattr(items, "__len__") and hasattr(items, "__getitem__") and not isinstance(items, dict):
+        return items
+    return list(items)
+
+
+class Blocks:
+    """Contiguous parts."""
+
+    def part(self, items: Any, index: int, parts: int, length: int) -> Any:
+        """Return part *index* of *parts* of the first *length* of *items*."""
+        size, longer = divmod(length, parts)
+        start = index * size + min(index, longer)
+        return _cut(items, start, start + size + (index < longer), 1)
+
+    def join(self, parts: Sequence[Any]) -> Any:
+        """Return the whole; parts that are no sequences of one kind come back as a list of them."""
+        if not parts:
+            return []
+        if (numpy := _numpy_of(parts)) is not None:
+            return _concatenate(numpy, parts)
+        if all(isinstance(part, array.array) for part in parts):
+            return array.array(parts[0].typecode, chain.from_iterable(parts))
+        if _are_sequences(parts):
+            return list(chain.from_iterable(parts))
+        return list(parts)
+
+
+class RoundRobin(Blocks):
+    """Every engine gets every n-th item."""
+
+    def part(self, items: Any, index: int, parts: int, length: int) -> Any:
+        """Return part *index* of *parts* of the first *length* of *items*."""
+        return _cut(items, index, length, parts)
+
+    def join(self, parts: Sequence[Any]) -> Any:
+        """Return the whole: the first of each part, the second of each, ... as long as a part has one."""
+        if not parts:
+            return []
+        if (numpy := _numpy_of(parts)) is not None:
+            turn = numpy.concatenate([numpy.arange(len(part)) for part in parts])
+            return _concatenate(numpy, parts)[numpy.argsort(turn, kind="stable")]
+        if all(isinstance(part, array.array) for part in parts):
+            return array.array(parts[0].typecode, _interleave(parts))
+        return _interleave(parts) if _are_sequences(parts) else list(parts)
+
+
+_MAPS: dict[str, Blocks] = {"b": Blocks(), "r": RoundRobin()}
+
+
+def map_of(dist: str) -> Blocks:
+    """Return the way of dealing that *dist* names.
+
+    Raises:
+        ValueError: there is no such way.
+    """
+    try:
+        return _MAPS[dist]
+    except (KeyError, TypeError):
+        raise ValueError(f"dist is 'b' (blocks) or 'r' (round robin), not {dist!r}") from None
+
+
+def _cut(items: Any, start: int, stop: int, step: int) -> Any:
+    try:
+        return items[start:stop:step]
+    except (TypeError, KeyError):  # has a length and items, and no slices: deque
+        return list(islice(items, start, stop, step))
+
+
+def _interleave(parts: Sequence[Any]) -> list[Any]:
+    longest = max(len(part) for part in parts)
+    return [part[turn] for turn in range(longest) for part in parts if turn < len(part)]
+
+
+def _are_sequences(parts: Sequence[Any]) -> bool:
+    return all(isinstance(part, (list, tuple, range)) for part in parts)
+
+
+def _numpy_of(parts: Sequence[Any]) -> Any:
+    """Return numpy if every part is an array with a first axis."""
+    numpy = sys.modules.get("numpy")
+    if numpy is None or not all(isinstance(part, numpy.ndarray) and part.ndim for part in parts):
+        return None
+    return numpy
+
+
+def _concatenate(numpy: Any, parts: Sequence[Any]) -> Any:
+    if any(isinstance(part, numpy.ma.MaskedArray) for part in parts):
+        return numpy.ma.concatenate(parts)  # numpy.concatenate would lose the mask
+    return numpy.concatenate(parts)

@@ -1,0 +1,404 @@
+"""Results that are not there yet: a ``Future`` and a superset of ``multiprocessing.pool.AsyncResult``.
+
+::
+
+    Flight(s) ──arrived──▶ AsyncResult ──Future──▶ callbacks, concurrent.futures.wait, asyncio
+                               │
+                               └─get()─▶ link.wait() until it is there, then unpickle, once
+
+An :class:`AsyncResult` is a view of *seats* (one engine of one call each). The one that a call returns
+has all seats of its flight; ``split``, ``join`` and ``Client.get_result`` make others.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import warnings
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION, CancelledError, Future
+from typing import TYPE_CHECKING, Any, Final
+
+from hpcremote.client.composite import composite
+from hpcremote.client.flight import Raised, Seat, attend
+from hpcremote.client.metadata import KEY_SET, KEYS
+from hpcremote.client.report import Report
+
+if TYPE_CHECKING:
+    from hpcremote.client.calls import Calls
+
+Waited = tuple[set["AsyncResult"], set["AsyncResult"]]
+_UNREAD: Final = object()
+
+
+class AsyncResult(Report, Future[Any]):
+    """The result of a call that may not have finished.
+
+    It is a :class:`concurrent.futures.Future`, can be awaited in asyncio, and does all that
+    :class:`multiprocessing.pool.AsyncResult` does. What the keys of its metadata name are attributes
+    too: ``ar.stdout``, ``ar.engine_id``.
+
+    Attributes:
+        msg_ids: the names of its calls, one for each engine.
+    """
+
+    owner = False
+
+    def __init__(
+        self,
+        client: Calls,
+        seats: Sequence[Seat],
+        *,
+        name: str,
+        single: bool,
+        return_exceptions: bool = False,
+        whole: bool = False,
+    ) -> None:
+        super().__init__()
+        self.waiting = 0
+        self._client = client
+        self._seats = seats
+        self._single = single
+        self._fname = name
+        self._return_exceptions = return_exceptions
+        self._answer: Any = _UNREAD
+        self._failure: BaseException | None = None
+        self._pieces: tuple[AsyncResult, ...] | None = None
+        self._given_up = False
+        attend(self, [(seats[0][0], -1)] if whole else seats)
+        if not self.waiting:
+            self.arrived()
+
+    # ------------------------------------------------------------ arriving and waiting
+
+    def arrived(self) -> None:
+        """Everything is there (called by the flight, in the thread that reads the socket)."""
+        try:
+            # The value is unpickled when somebody looks at it; see _settle().
+            Future.set_result(self, None)
+        except concurrent.futures.InvalidStateError:
+            if not self.cancelled():
+                raise
+
+    def _is_there(self) -> bool:
+        return not self.waiting or self._given_up
+
+    def ready(self) -> bool:
+        """Say whether the call has finished on all engines."""
+        return not self.waiting
+
+    def done(self) -> bool:
+        """Say whether the call has finished on all engines or was cancelled."""
+        return not self.waiting or super().done()
+
+    def successful(self) -> bool:
+        """Say whether the call finished without an exception.
+
+        Raises:
+            RuntimeError: it has not finished.
+        """
+        if not self.ready():
+            raise RuntimeError("the result is not ready, so nobody knows whether it will be successful")
+        return self.exception() is None
+
+    def wait(self, timeout: float | None = -1, return_when: str | None = None) -> Any:
+        """Wait until the result is there.
+
+        Args:
+            timeout: seconds; None or a negative number waits without limit.
+            return_when: ``FIRST_COMPLETED``, ``FIRST_EXCEPTION`` or ``ALL_COMPLETED``.
+
+        Returns:
+            Whether it is there; with *return_when* two sets of AsyncResults, one for each engine:
+            those that are done, and the others.
+        """
+        if return_when is None:
+            return self.wait_until(self._is_there, timeout)
+        parts = self.split()
+        self.wait_until(_condition(parts, return_when), timeout)
+        done = {part for part in parts if part.done()}
+        return done, set(parts) - done
+
+    def wait_until(self, condition: Callable[[], bool], timeout: float | None) -> bool:
+        """Wait until the condition holds, asked whenever something has come; return whether it does."""
+        if condition():
+            return True
+        link = self._client.link
+        there = link.wait(condition, None if timeout is None or timeout < 0 else timeout)
+        if not there and link.lost is not None:
+            # Another thread has noticed, and may not have told the flights yet.
+            for flight, _ in self._seats:
+                flight.on_lost(link.lost)
+            there = condition()
+        return there
+
+    def wait_for_output(self, timeout: float | None = -1) -> bool:
+        """Wait until all output is there: it comes with the result."""
+        return bool(self.wait(timeout))
+
+    def wait_for_send(self, timeout: float | None = -1) -> bool:
+        """Wait until the arguments are sent: they are when the call returns."""
+        return True
+
+    @property
+    def sent(self) -> bool:
+        """Whether the arguments are sent: they are when the call returns."""
+        return True
+
+    # ------------------------------------------------------------ the value
+
+    def get(
+        self,
+        timeout: float | None = None,
+        return_exceptions: bool | None = None,
+        return_when: str | None = None,
+    ) -> Any:
+        """Return the result when it is there.
+
+        Args:
+            timeout: seconds; None or a negative number waits without limit.
+            return_exceptions: put exceptions into the result instead of raising them.
+            return_when: ``FIRST_EXCEPTION`` raises as soon as one engine has failed.
+
+        Raises:
+            TimeoutError: it is not there yet; try again later.
+            RemoteError: the call raised on the engine; ``CompositeError`` in a view of several.
+        """
+        if return_when == FIRST_COMPLETED:
+            warnings.warn(
+                "get(return_when=FIRST_COMPLETED) waits for all; use wait() or split()", stacklevel=2
+            )
+        if return_when == FIRST_EXCEPTION and self.waiting:
+            self.wait_until(_condition(self.split(), FIRST_EXCEPTION), timeout)
+            self._raise_first(return_exceptions)
+        elif self.waiting and not self.wait_until(self._is_there, timeout):
+            raise TimeoutError("Result not ready.")
+        if self._given_up:
+            raise CancelledError
+        if self.waiting:
+            raise TimeoutError("Result not ready.")
+        if return_exceptions and not self._return_exceptions:
+            return self.assemble([_plain(flight.outcome(seat)) for flight, seat in self._seats])
+        if self._answer is _UNREAD:
+            self._settle()
+        if self._failure is not None:
+            raise self._failure.with_traceback(None)
+        return self._answer
+
+    def _raise_first(self, return_exceptions: bool | None) -> None:
+        """Raise the first failure there is, while others may be missing."""
+        if return_exceptions or self._return_exceptions or not self.waiting:
+            return
+        failed = [
+            (flight.targets[seat], flight.outcome(seat).error)
+            for flight, seat in self._seats
+            if flight.results[seat] is not None and not flight.succeeded(seat)
+        ]
+        if failed:
+            raise self._one_error(failed)
+
+    def result(self, timeout: float | None = None) -> Any:
+        """Return the result when it is there, as ``get`` does."""
+        return self.get(timeout)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Return the exception of the call, or None, when it is there."""
+        if self.waiting and not self.wait_until(self._is_there, timeout):
+            raise TimeoutError("Result not ready.")
+        if self._given_up:
+            raise CancelledError
+        if self._answer is _UNREAD:
+            self._settle()
+        return self._failure
+
+    def _settle(self) -> None:
+        """Read what has arrived: the answer, or the failure."""
+        if self._single and not self._return_exceptions:
+            flight, seat = self._seats[0]
+            outcome = flight.outcome(seat)
+            if type(outcome) is Raised:
+                self._failure, outcome = outcome.error, None
+            self._answer = outcome
+            return
+        outcomes = [flight.outcome(seat) for flight, seat in self._seats]
+        failed = [
+            (flight.targets[seat], outcome.error)
+            for (flight, seat), outcome in zip(self._seats, outcomes, strict=True)
+            if type(outcome) is Raised
+        ]
+        if failed and not self._return_exceptions:
+            self._failure = self._one_error(failed)
+            self._answer = None
+        elif failed:
+            self._answer = self.assemble([_plain(outcome) for outcome in outcomes])
+        else:
+            self._answer = self.assemble(outcomes)
+
+    def _one_error(self, failed: Sequence[tuple[int, BaseException]]) -> BaseException:
+        return composite(self._fname, failed, len(self._seats))
+
+    def assemble(self, values: list[Any]) -> Any:
+        """Make the result of the values of the engines."""
+        return values[0] if self._single else values
+
+    @property
+    def r(self) -> Any:
+        """The result, when it is there."""
+        return self.get()
+
+    def get_dict(self, timeout: float | None = -1) -> dict[int, Any]:
+        """Return the results by engine id, when they are there."""
+        self.get(timeout)
+        engines = [flight.targets[seat] for flight, seat in self._seats]
+        if len(set(engines)) < len(engines):
+            raise ValueError("an engine has several results here: use get(), which returns a list")
+        return dict(zip(engines, [_plain(flight.outcome(seat)) for flight, seat in self._seats], strict=True))
+
+    @property
+    def result_dict(self) -> dict[int, Any]:
+        """The results by engine id, when they are there."""
+        return self.get_dict()
+
+    # ------------------------------------------------------------ parts
+
+    def __len__(self) -> int:
+        return len(self._seats)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __iter__(self) -> Iterator[Any]:
+        if self._single:
+            raise TypeError("the result of a view of one engine is one value: use get()")
+        return self.each()
+
+    def each(self) -> Iterator[Any]:
+        """Yield the results in order, each when it is there."""
+        for seat in self._seats:
+            yield self.value_at(seat)
+
+    def value_at(self, place: Seat) -> Any:
+        """Wait for one engine's value and return it."""
+        flight, seat = place
+        self.wait_until(lambda: flight.results[seat] is not None, None)
+        outcome = flight.outcome(seat)
+        if type(outcome) is Raised:
+            if self._return_exceptions:
+                return outcome.error
+            raise composite(self._fname, [(flight.targets[seat], outcome.error)], 1)
+        return outcome
+
+    def __getitem__(self, key: int | slice | str) -> Any:
+        if isinstance(key, str):
+            values = [flight.metadata(seat)[key] for flight, seat in self._seats]
+            return values[0] if self._single else values
+        if isinstance(key, (int, slice)):
+            return self.get(0)[key]
+        raise TypeError(
+            f"a result is indexed by int, slice or a key of its metadata, not {type(key).__name__}"
+        )
+
+    def __getattr__(self, key: str) -> Any:
+        if key in KEY_SET:
+            return self[key]
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {key!r}")
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *KEYS]
+
+    def split(self) -> tuple[AsyncResult, ...]:
+        """Return one AsyncResult for each engine."""
+        if len(self._seats) == 1:
+            return (self,)
+        if self._pieces is None:
+            keep = self._return_exceptions
+            self._pieces = tuple(
+                AsyncResult(
+                    self._client, [seat], name=self._fname, single=self._flat_parts, return_exceptions=keep
+                )
+                for seat in self._seats
+            )
+        return self._pieces
+
+    _flat_parts = True
+
+    @classmethod
+    def join(cls, *async_results: AsyncResult) -> AsyncResult:
+        """Return one AsyncResult for several; the opposite of ``split``."""
+        if not async_results:
+            raise ValueError("there is nothing to join")
+        first = async_results[0]
+        return first if len(async_results) == 1 else first.joined_with(async_results[1:])
+
+    def joined_with(self, others: Sequence[AsyncResult]) -> AsyncResult:
+        """Return one AsyncResult for this and the others."""
+        return AsyncResult(
+            self._client,
+            [seat for result in (self, *others) for seat in result.seats],
+            name=self._fname,
+            single=False,
+            return_exceptions=self._return_exceptions,
+        )
+
+    def has_failed(self) -> bool:
+        """Say whether an engine has failed by now."""
+        return any(flight.results[seat] and not flight.succeeded(seat) for flight, seat in self._seats)
+
+    @property
+    def seats(self) -> Sequence[Seat]:
+        """What it is made of: calls, and the place of the engine in each."""
+        return self._seats
+
+    # ------------------------------------------------------------ giving up
+
+    def abort(self) -> None:
+        """Do not start the call where it has not started; there the result will be ``TaskAborted``.
+
+        Raises:
+            RuntimeError: it has finished.
+        """
+        if self.ready():
+            raise RuntimeError("the call has finished, it cannot be aborted")
+        self._client.abort(self)
+
+    def cancel(self) -> bool:
+        """Do not start the call where it has not started, and give up its result.
+
+        Returns:
+            False if it has finished. Else True, and ``get`` raises ``CancelledError``; an engine that has
+            started the call finishes it.
+        """
+        if self.done() or not super().cancel():
+            return False
+        self._given_up = True
+        self._client.abort(self)
+        self._client.link.wake()
+        return True
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        import asyncio
+
+        return asyncio.wrap_future(self).__await__()
+
+    def __repr__(self) -> str:
+        if self.cancelled():
+            state = "cancelled"
+        elif self.waiting:
+            state = "pending"
+        else:
+            state = "finished" if all(flight.succeeded(seat) for flight, seat in self._seats) else "failed"
+        return f"<{type(self).__name__}({self._fname}): {state}>"
+
+
+def _plain(outcome: Any) -> Any:
+    return outcome.error if type(outcome) is Raised else outcome
+
+
+def _condition(parts: Sequence[AsyncResult], return_when: str) -> Callable[[], bool]:
+    """Return what asks whether enough of the parts are done."""
+    if return_when == ALL_COMPLETED:
+        return lambda: all(part.done() for part in parts)
+    if return_when == FIRST_COMPLETED:
+        return lambda: any(part.done() for part in parts)
+    if return_when == FIRST_EXCEPTION:
+        return lambda: all(part.done() for part in parts) or any(part.has_failed() for part in parts)
+    raise ValueError(f"return_when is ALL_COMPLETED, FIRST_COMPLETED or FIRST_EXCEPTION, not {return_when!r}")

@@ -1,0 +1,329 @@
+"""A cluster: a controller and an engine set, started, watched and ended together.
+
+::
+
+    Cluster(n=4, profile="mpi").start()
+        launch      controller and engines start at the same time; the engines wait for the controller's file
+        MPI_Init    the engines tell the controller how far they are, and it tells us
+        register    they are there, all at once
+    connect_client() ──▶ Client          stop(): ask, wait, SIGTERM, SIGKILL
+
+What a method does blocking, ``method_async`` does for asyncio, in a thread.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import secrets
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from hpcremote import clusters, profile
+from hpcremote.errors import ClusterNotFound, ConfigError
+from hpcremote.ids import is_cluster_id
+from hpcremote.launch import startup
+from hpcremote.launch.watch import Progress, Watch
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from hpcremote.client.client import Client
+    from hpcremote.client.link import Link
+
+_T = TypeVar("_T")
+
+
+class Cluster:
+    """A controller and *n* engines.
+
+    ``with Cluster(n=4, profile="mpi") as rc:`` gives a connected client and ends everything at the end
+    of the block. Without ``with``: :meth:`start`, :meth:`connect_client`, :meth:`stop`. What was
+    started ends with this Python process, however that ends, unless it was told to :meth:`detach`.
+
+    Args:
+        n: how many engines; default: what the profile says.
+        profile: the profile's name, or the path of its file.
+        cluster_id: default: a random one.
+        progress: called with a :class:`Progress` whenever a start gets further.
+        shutdown_atexit: False: the cluster lives on once it is started.
+        overrides: keys of the profile.
+
+    Raises:
+        ProfileError: there is no such profile, or a key or value is wrong.
+    """
+
+    def __init__(
+        self,
+        n: int | None = None,
+        profile: str | os.PathLike[str] = "default",
+        cluster_id: str | None = None,
+        *,
+        progress: Callable[[Progress], None] | None = None,
+        shutdown_atexit: bool = True,
+        **overrides: Any,
+    ) -> None:
+        self._source = _absolute(profile)
+        self._overrides = {key: value for key, value in {"n": n, **overrides}.items() if value is not None}
+        self.profile = _load(self._source, self._overrides)
+        self.cluster_id = _checked(cluster_id or f"c{secrets.token_hex(4)}")
+        self._temporary = cluster_id is None
+        self.n = self.profile.engines
+        self.progress = progress
+        self.shutdown_atexit = shutdown_atexit
+        self._startup: startup.Startup | None = None
+        self._client: Client | None = None
+        self._given_up = threading.Event()
+
+    def __repr__(self) -> str:
+        return f"<Cluster {self.cluster_id!r} n={self.n} profile={self.profile.name!r}>"
+
+    # ------------------------------------------------------------ start
+
+    def start(self, n: int | None = None) -> Cluster:
+        """Start controller and engines; return when all engines are registered.
+
+        Raises:
+            AlreadyRunning: a cluster of that profile and id lives.
+            LaunchError: something is missing, a process ended, or it took longer than the profile's
+                ``start_timeout``. The message ends with the logs' last lines. Nothing is left running.
+        """
+        if n is not None:
+            self._overrides["n"] = n
+            self.profile = _load(self._source, self._overrides)
+            self.n = self.profile.engines
+        begun = startup.Startup(self.profile, self.cluster_id, self.n, temporary=self._temporary)
+        self._given_up.clear()
+        _keep(self)
+        try:
+            self._startup = begun
+            begun.launch(self._controller_words(), self._engine_words(begun))
+            Watch(begun, self._link, self._tell, self._given_up).run()
+            begun.ready()
+        except BaseException:
+            self._startup = None
+            begun.abandon()
+            _let_go(self)
+            raise
+        if not self.shutdown_atexit:
+            self.detach()
+        return self
+
+    def _controller_words(self) -> list[str]:
+        words = ["-m", "hpcremote", "controller", "--profile", self._source, "--cluster-id", self.cluster_id]
+        for key, value in self._overrides.items():
+            words += ["--set", f"{key}={_as_word(value)}"]
+        return [*words, "--leash"]
+
+    def _engine_words(self, begun: startup.Startup) -> list[str]:
+        file = begun.record.folder / "engine.json"
+        return ["-m", "hpcremote", "engine", "--file", str(file), "--wait", f"{self.profile.start_timeout:g}"]
+
+    def _link(self) -> Link:
+        return clusters.link_of(self.profile.name, self.cluster_id)
+
+    def _tell(self, seen: Progress) -> None:
+        if self.progress is not None:
+            self.progress(seen)
+
+    def wait(self) -> None:
+        """Wait until the cluster's controller has ended (if we started it)."""
+        if self._startup is not None:
+            self._startup.wait()
+
+    @property
+    def launcher(self) -> str:
+        """How it was started: the launcher and what that found ("mpiexec, MPICH 5.0.2 (...)")."""
+        return self._startup.record.launcher if self._startup is not None else self.profile.launcher
+
+    def detach(self) -> None:
+        """Let the cluster live on when this process ends."""
+        if self._startup is not None:
+            self._startup.detach()
+        _let_go(self)
+
+    # ------------------------------------------------------------ use
+
+    def connect_client(self, **options: Any) -> Client:
+        """Return a new client of this cluster.
+
+        Raises:
+            ClusterNotFound: it does not run.
+            NotConnected: its controller does not answer.
+        """
+        from hpcremote.client.client import Client
+
+        return Client(clusters.connection_of(self.profile.name, self.cluster_id), **options)
+
+    def start_and_connect(self, n: int | None = None) -> Client:
+        """Start and return a client of it."""
+        return self.start(n).connect_client()
+
+    def status(self) -> clusters.Status:
+        """Return what is known of the cluster.
+
+        Raises:
+            ClusterNotFound: there is none of that profile and id.
+        """
+        return clusters.status(self.profile.name, self.cluster_id)
+
+    # ------------------------------------------------------------ stop
+
+    def stop(self) -> None:
+        """End the cluster, whoever started it; nothing of it is left but its logs. Ended already: fine.
+
+        Raises:
+            LaunchError: a process cannot be ended.
+        """
+        client, self._client = self._client, None
+        if client is not None:
+            client.close()
+        begun, self._startup = self._startup, None
+        try:
+            if begun is not None:
+                startup.end(begun.record, begun.children, polite=self.profile.stop_timeout)
+            else:
+                clusters.stop(self.profile.name, self.cluster_id, timeout=self.profile.stop_timeout)
+        except ClusterNotFound:
+            return
+        finally:
+            _let_go(self)
+
+    def restart(self, n: int | None = None) -> Cluster:
+        """End the cluster and start it again, under the same id and with new keys."""
+        self.stop()
+        return self.start(n)
+
+    def __enter__(self) -> Client:
+        self.start()
+        try:
+            self._client = self.connect_client()
+        except BaseException:
+            self.stop()
+            raise
+        return self._client
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    # ------------------------------------------------------------ asyncio
+
+    async def start_async(self, n: int | None = None) -> Cluster:
+        """As :meth:`start`. Cancelled, it ends what it started."""
+        import asyncio
+
+        work = asyncio.ensure_future(asyncio.to_thread(self.start, n))
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            self._given_up.set()
+            await asyncio.wait([work])
+            if not work.cancelled() and work.exception() is None:
+                await asyncio.to_thread(self.stop)
+            raise
+
+    async def stop_async(self) -> None:
+        """As :meth:`stop`."""
+        await _in_thread(self.stop)
+
+    async def restart_async(self, n: int | None = None) -> Cluster:
+        """As :meth:`restart`."""
+        await self.stop_async()
+        return await self.start_async(n)
+
+    async def status_async(self) -> clusters.Status:
+        """As :meth:`status`."""
+        return await _in_thread(self.status)
+
+    async def connect_client_async(self, **options: Any) -> Client:
+        """As :meth:`connect_client`."""
+        return await _in_thread(self.connect_client, **options)
+
+    async def start_and_connect_async(self, n: int | None = None) -> Client:
+        """As :meth:`start_and_connect`."""
+        return await (await self.start_async(n)).connect_client_async()
+
+    async def __aenter__(self) -> Client:
+        await self.start_async()
+        try:
+            self._client = await self.connect_client_async()
+        except BaseException:
+            await self.stop_async()
+            raise
+        return self._client
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop_async()
+
+    # ipyparallel's names: the plain one is the coroutine there, ``_sync`` blocks.
+    start_cluster = start_async
+    stop_cluster = stop_async
+    start_cluster_sync = start
+    stop_cluster_sync = stop
+    start_and_connect_sync = start_and_connect
+    connect_client_sync = connect_client
+
+
+# ---------------------------------------------------------------- small things
+
+#: Clusters that end with this process, and the process that started them (a fork of it shall not end them).
+_ours: dict[Cluster, int] = {}
+
+
+def _keep(cluster: Cluster) -> None:
+    if not _ours:
+        atexit.register(_stop_ours)
+    _ours[cluster] = os.getpid()
+
+
+def _let_go(cluster: Cluster) -> None:
+    _ours.pop(cluster, None)
+    if not _ours:
+        atexit.unregister(_stop_ours)
+
+
+def _stop_ours() -> None:
+    for cluster, pid in list(_ours.items()):
+        if pid == os.getpid():
+            cluster.stop()
+
+
+async def _in_thread(method: Callable[..., _T], **options: Any) -> _T:
+    import asyncio
+
+    return await asyncio.to_thread(method, **options)
+
+
+def _absolute(profile_name: str | os.PathLike[str]) -> str:
+    """A profile's file is named from its root: the controller runs in another folder."""
+    name = os.fspath(profile_name)
+    return (
+        os.path.abspath(os.path.expanduser(name)) if "/" in name or name.endswith((".yaml", ".yml")) else name
+    )
+
+
+def _load(source: str, overrides: dict[str, Any]) -> profile.Profile:
+    count = overrides.get("n")
+    if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
+        raise ConfigError(f"n is {count!r}: a cluster needs a whole number of engines, at least 1")
+    return profile.load(source, overrides)
+
+
+def _as_word(value: Any) -> str:
+    import json
+
+    return json.dumps(list(value) if isinstance(value, tuple) else value)
+
+
+def _checked(cluster_id: str) -> str:
+    if not is_cluster_id(cluster_id):
+        raise ConfigError(
+            f"cluster_id {cluster_id!r}: has to begin with a letter or digit, and to be of letters, "
+            f"digits, '_', '.' and '-', at most 64"
+        )
+    return cluster_id

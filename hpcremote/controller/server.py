@@ -1,0 +1,135 @@
+"""The controller on its sockets: happenings in, actions out. Decides nothing (see ``machine.py``)."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from types import FrameType
+
+from hpcremote.controller.machine import (
+    Action,
+    Arrived,
+    Controller,
+    End,
+    Event,
+    Log,
+    Lost,
+    Opened,
+    Send,
+    Tick,
+    Unlink,
+)
+from hpcremote.net.hub import Came, Got, Happening, Hub, Peer
+from hpcremote.net.shm import remove_blob
+from hpcremote.wire.frames import Parcel
+from hpcremote.wire.lastwords import cause_of
+
+_log = logging.getLogger("hpcremote.controller")
+
+#: How much of a dead engine's output is kept.
+TAIL = 4_000
+
+
+class Server:
+    """Runs a :class:`Controller` on a :class:`Hub` until it ends.
+
+    Args:
+        machine: the rules.
+        hub: the sockets.
+        shm: the cluster's shared-memory folder, or "".
+        words: folder in which local engines leave their output and last words.
+    """
+
+    def __init__(self, machine: Controller, hub: Hub, *, shm: str, words: str) -> None:
+        self._machine = machine
+        self._hub = hub
+        self._shm = shm
+        self._words = words
+        self._signal = ""
+        self._done = False
+        self._outbox: dict[Peer, list[Parcel]] = {}
+
+    def run(self) -> None:
+        """Serve until a client, SIGTERM or SIGINT ends the cluster."""
+        self._take_signals()
+        while not self._done:
+            deadline = self._machine.deadline()
+            timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
+            happened = self._hub.poll(timeout)
+            for happening in happened:
+                self._feed(self._event(happening))
+            if self._signal:
+                name, self._signal = self._signal, ""
+                self._carry_out(self._machine.end(f"{name} received", time.monotonic()))
+            elif not happened:
+                self._feed(Tick())
+            self._flush()
+
+    def _take_signals(self) -> None:
+        def note(signum: int, _frame: FrameType | None) -> None:
+            self._signal = signal.Signals(signum).name
+
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, note)
+        signal.set_wakeup_fd(self._hub.wake_fd, warn_on_full_buffer=False)
+
+    def _event(self, happening: Happening) -> Event:
+        if isinstance(happening, Got):
+            message, frames = happening.parcel
+            return Arrived(happening.peer, message, frames)
+        if isinstance(happening, Came):
+            return Opened(happening.peer, happening.role, happening.local)
+        cause, output = self._autopsy(self._machine.engine_uid(happening.peer))
+        return Lost(happening.peer, cause, output)
+
+    def _feed(self, event: Event) -> None:
+        try:
+            self._carry_out(self._machine.handle(event, time.monotonic()))
+        except Exception:
+            # One peer's odd message must not end everybody's cluster.
+            _log.exception("the controller could not handle %s", type(event).__name__)
+
+    def _carry_out(self, actions: Iterable[Action]) -> None:
+        for action in actions:
+            kind = type(action)
+            if kind is Send:
+                assert isinstance(action, Send)  # noqa: S101 - for the type checker
+                assert isinstance(action.peer, Peer)  # noqa: S101
+                self._outbox.setdefault(action.peer, []).append((action.message, action.frames))
+            elif isinstance(action, Log):
+                _log.info(action.text)
+            elif isinstance(action, Unlink):
+                remove_blob(self._shm, action.blob)
+            elif isinstance(action, End):
+                _log.info("ended: %s", action.reason)
+                self._done = True
+
+    def _flush(self) -> None:
+        outbox, self._outbox = self._outbox, {}
+        for peer, parcels in outbox.items():
+            self._hub.send(peer, parcels)
+
+    def _autopsy(self, uid: str) -> tuple[str, str]:
+        """Return how a local engine died and the last it wrote; empty for others."""
+        if not uid or not self._words:
+            return "", ""
+        errors = _tail(Path(self._words) / f"{uid}.err")
+        if errors is None:
+            return "", ""
+        output = _tail(Path(self._words) / f"{uid}.out") or ""
+        for suffix in ("err", "out"):
+            (Path(self._words) / f"{uid}.{suffix}").unlink(missing_ok=True)
+        return cause_of(errors), "\n".join(text.strip("\0\n") for text in (output, errors) if text.strip("\0\n"))
+
+
+def _tail(path: Path) -> str | None:
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(0, size - TAIL))
+            return file.read().decode(errors="replace")
+    except OSError:
+        return None

@@ -1,0 +1,174 @@
+"""The engine's main thread: take a job, run it, send what became of it.
+
+User code and all MPI run here and nowhere else (MPI libraries and GUI toolkits ask for the main
+thread, and so does KeyboardInterrupt).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from hpcremote.engine.link import Link
+from hpcremote.engine.machine import Engine, Job
+from hpcremote.engine.operations import Operations
+from hpcremote.engine.output import Capture
+from hpcremote.errors import HPCRemoteError, PayloadError
+from hpcremote.net.shm import WORTHWHILE, read_blob, write_blob
+from hpcremote.wire import messages as m
+from hpcremote.wire.failure import capture
+from hpcremote.wire.frames import Frame
+from hpcremote.wire.payload import BIG, big_pieces, dump_result, from_part, to_part
+
+#: Outcomes wait this long for company while more runs are queued, in seconds.
+GATHER = 0.002
+#: At most this much output of one call goes with its outcome; the rest went before, in pieces.
+OUTPUT_LIMIT = 1 << 20
+#: How long a call may go on after the engine was told to stop, before it is interrupted, in seconds.
+PATIENCE = 2.0
+
+
+class Executor:
+    """Runs jobs until the engine has to end."""
+
+    def __init__(self, machine: Engine, operations: Operations) -> None:
+        self._machine = machine
+        self._operations = operations
+        self._link: Link | None = None
+        self._output: Capture | None = None
+        self._shm = ""
+        self._done: list[tuple[m.Done, Sequence[Frame]]] = []
+        self._oldest = 0.0
+        self._stop_seen = 0.0
+        self._interrupted = False
+        self._output_lock = threading.Lock()  # a call's output is collected by one thread at a time
+
+    def run(self, link: Link, output: Capture, *, shm: str, controller_timeout: float) -> str:
+        """Run jobs; return why the engine ends."""
+        self._link, self._output, self._shm = link, output, shm
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        while True:
+            left = controller_timeout - link.seconds_alone()
+            link.wait(self._something, left if link.lost_since is not None else None)
+            if reason := self._must_end(controller_timeout):
+                return reason
+            work = link.take()
+            if isinstance(work, m.Lacking):
+                link.send([(work, ())])
+            elif isinstance(work, Job):
+                self._finish(work, *self._do(work))
+
+    def _something(self) -> bool:
+        assert self._link is not None  # noqa: S101
+        return self._machine.ready() or self._link.lost_since is not None
+
+    def _must_end(self, controller_timeout: float) -> str:
+        assert self._link is not None  # noqa: S101
+        if self._machine.stopping:
+            return self._machine.stopping
+        if self._machine.refused:
+            return f"refused by the controller: {self._machine.refused}"
+        if self._link.lost_since is not None:
+            # Nothing can be done without a controller but wait for it.
+            self._link.wait(
+                lambda: self._link is not None and self._link.lost_since is None,
+                max(0.0, controller_timeout - self._link.seconds_alone()),
+            )
+            if self._link.lost_since is not None:
+                return f"no controller for {controller_timeout:g} s"
+        return ""
+
+    # ------------------------------------------------------------ one job
+
+    def _do(self, job: Job) -> tuple[m.Done, Sequence[Frame]]:
+        assert self._output is not None  # noqa: S101
+        run = job.run
+        self._output.mark()
+        started = time.time()
+        status, pieces = self._perform(job)
+        completed = time.time()
+        part, frames = self._part(run, pieces)
+        self._output.flush()
+        with self._output_lock:
+            out, err = self._output.collect(OUTPUT_LIMIT)
+        return m.Done(run.seq, status, part, started, completed, out, err), frames
+
+    def _perform(self, job: Job) -> tuple[str, list[Any]]:
+        run = job.run
+        try:
+            if job.undefined:
+                raise HPCRemoteError("the function's definition is not on the engine any more, nor at its client")
+            pieces = self._pieces(run, job.frames)
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            try:
+                value = self._operations.perform(run.op, None, run.digest, pieces)
+            finally:
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
+            return "ok", dump_result(value)
+        except BaseException as error:  # noqa: BLE001 - whatever user code raises is its caller's
+            return "error", [capture(error)]
+
+    def _pieces(self, run: m.Run, frames: Sequence[Frame]) -> list[Any]:
+        part = run.part
+        if part.blob:
+            sizes = [size for size in part.sizes if size >= BIG]
+            frames = read_blob(self._shm, part.blob, sizes, unlink=False)
+        return from_part(part, frames)
+
+    def _part(self, run: m.Run, pieces: list[Any]) -> tuple[m.Part, Sequence[Frame]]:
+        blob = ""
+        if run.local and self._shm and len(pieces) > 1:
+            bigs = big_pieces(pieces)
+            if sum(memoryview(piece).nbytes for piece in bigs) >= WORTHWHILE:
+                try:
+                    blob = write_blob(self._shm, bigs)
+                except OSError as error:
+                    pieces = [capture(PayloadError(f"the result cannot be put into {self._shm}: {error}"))]
+        return to_part(pieces, blob)
+
+    def _finish(self, job: Job, done: m.Done, frames: Sequence[Frame]) -> None:
+        """Send the outcome: at once when nothing else waits, else a few together."""
+        assert self._link is not None  # noqa: S101
+        queued = self._link.finished()
+        if not queued:
+            self._link.send([(done, frames)])
+            return
+        self._link.post((done, frames))
+        now = time.monotonic()
+        if now - self._oldest > GATHER:
+            self._oldest = now
+            self._link.send(())
+
+    # ------------------------------------------------------------ while a job runs
+
+    def tick(self) -> None:
+        """Called by the background thread while the main thread is in user code."""
+        run = self._machine.running
+        if run is None or self._output is None or self._link is None:
+            return
+        if self._output_lock.acquire(blocking=False):
+            try:
+                out, err = self._output.collect(OUTPUT_LIMIT)
+            finally:
+                self._output_lock.release()
+            for stream, text in ((1, out), (2, err)):
+                if text:
+                    self._link.post((m.Print(run.seq, stream, text), ()))
+        self._end_patience(self._link)
+
+    def _end_patience(self, link: Link) -> None:
+        """A call that goes on although the engine has to end is interrupted, then left behind."""
+        alone = link.seconds_alone() > link.connection.controller_timeout
+        if not (self._machine.stopping or alone):
+            return
+        now = time.monotonic()
+        self._stop_seen = self._stop_seen or now
+        if now - self._stop_seen > PATIENCE and not self._interrupted:
+            self._interrupted = True
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        elif now - self._stop_seen > 2 * PATIENCE:
+            os._exit(1)

@@ -1,0 +1,43 @@
+"""The exceptions under the name that ipyparallel gives them: ``from hpcremote import error``."""
+
+from hpcremote.errors import (
+    ClusterNotFound,
+    CompositeError,
+    ConfigError,
+    ConnectionFileError,
+    EngineError,
+    HPCRemoteError,
+    LauncherError,
+    LaunchError,
+    NoEnginesRegistered,
+    NotConnected,
+    PayloadError,
+    ProfileError,
+    Refused,
+    RemoteError,
+    TaskAborted,
+    TimeoutError,
+    UnmetDependency,
+    UnmetDependencyError,
+)
+
+__all__ = [
+    "ClusterNotFound",
+    "CompositeError",
+    "ConfigError",
+    "ConnectionFileError",
+    "EngineError",
+    "HPCRemoteError",
+    "LaunchError",
+    "LauncherError",
+    "NoEnginesRegistered",
+    "NotConnected",
+    "PayloadError",
+    "ProfileError",
+    "Refused",
+    "RemoteError",
+    "TaskAborted",
+    "TimeoutError",
+    "UnmetDependency",
+    "UnmetDependencyError",
+]

@@ -1,0 +1,157 @@
+"""An engine set on its way: from a launcher and a profile to processes.
+
+::
+
+    Launcher + Profile + n ──plan──▶ Plan (words, environment, how often) ──start──▶ Job (processes)
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hpcremote.launch import mpi, process, text
+from hpcremote.launch.process import MARK, Child, Process, how_it_ended
+from hpcremote.launch.spec import Launcher
+from hpcremote.profile import Profile
+
+#: Set by batch systems inside a job: there the slots are counted.
+_BATCH = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID", "FLUX_JOB_ID", "COBALT_JOBID", "OAR_JOB_ID")
+_TAIL = 20
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be run: *words*, *times* times, with *env* in *cwd*."""
+
+    launcher: Launcher
+    words: list[str]
+    times: int
+    env: dict[str, str]
+    cwd: str
+    values: text.Values = field(repr=False)
+    starter: mpi.Starter | None = None
+
+
+def base_environment(profile: Profile, mark: str) -> dict[str, str]:
+    """Return the environment of a cluster's processes: ours, with the mark."""
+    env = {**os.environ, MARK: mark}
+    checkout = Path(__file__).parents[2]
+    if not profile.python and checkout.name not in ("site-packages", "dist-packages"):
+        # Not installed: this very hpcremote, wherever the engines' working directory is.
+        env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(checkout), env.get("PYTHONPATH", "")]))
+    return env
+
+
+def python_of(profile: Profile) -> str:
+    """Return the interpreter for the cluster's processes."""
+    return profile.python or sys.executable
+
+
+def plan(launcher: Launcher, profile: Profile, n: int, engine: Sequence[str], mark: str) -> Plan:
+    """Return how *n* engines (the words *engine* run one) are started here.
+
+    Raises:
+        LaunchError: what the launcher needs is not here.
+    """
+    python = python_of(profile)
+    extra = {"HPCREMOTE_EXPECT": str(n)} if launcher.mpi else {"HPCREMOTE_MPI": "0"}
+    env = {
+        **base_environment(profile, mark),
+        **profile.environment,
+        **extra,
+        "HPCREMOTE_LOG_LEVEL": profile.log_level,
+    }
+    values: dict[str, text.Value] = {
+        "n": n,
+        "python": python,
+        "profile": profile.name,
+        "engine": list(engine),
+        "args": list(profile.mpiexec_args),
+        "export": sorted(
+            {MARK, "PYTHONPATH", "HPCREMOTE_LOG_LEVEL", *extra, *profile.environment} & env.keys()
+        ),
+        "if_root": "" if os.geteuid() == 0 else None,
+        "if_spare": None if any(name in env for name in _BATCH) else "",
+    }
+    lines, table, starter = launcher.command, dict(launcher.environment), None
+    if launcher.program is not None:
+        path = mpi.find(launcher.program, profile.mpiexec, python, env, values)
+        starter = mpi.identify(launcher, path, profile.mpi, env)
+        values |= {"program": starter.path, "flavour": starter.flavour.name, "version": starter.version}
+        lines = starter.flavour.command or lines
+        table |= starter.flavour.environment
+    for name, value in text.environment(table, values).items():
+        env.setdefault(name, value)  # the user's own setting wins
+    return Plan(
+        launcher=launcher,
+        words=text.command(lines, values),
+        times=n if launcher.ranks == "each" else 1,
+        env=env,
+        cwd=os.path.abspath(profile.working_dir or os.getcwd()),
+        values=values,
+        starter=starter,
+    )
+
+
+class Job:
+    """The processes that make an engine set: n engines, or the one mpiexec that starts them."""
+
+    def __init__(self, plan: Plan, log: Path) -> None:
+        """Start them; when one cannot be started, those before it are the caller's to end (by the mark)."""
+        self.plan = plan
+        self.log = log
+        with process.open_log(log) as file:
+            file.write(f"$ {text.shown(plan.words)}\n".encode())
+        self.children: list[Child] = []
+        for _ in range(plan.times):
+            self.children.append(Child(plan.words, env=plan.env, cwd=plan.cwd, log=log, leash=False))
+
+    @property
+    def processes(self) -> list[Process]:
+        """The processes that we started ourselves."""
+        return [child.process for child in self.children]
+
+    def ended(self) -> str:
+        """Return which process ended and how, or nothing while all run."""
+        for number, child in enumerate(self.children):
+            code = child.exit_code()
+            if code is not None:
+                who = f"engine {number}" if self.plan.launcher.ranks == "each" else Path(child.words[0]).name
+                return f"{who} ended before all engines were there ({how_it_ended(code)})"
+        return ""
+
+    def meaning(self, *, lonely: bool = False) -> str:
+        """Return what is known of why it went wrong, with the remedy, or nothing.
+
+        Args:
+            lonely: the ranks did not find each other. Without it the MPI library is looked at all the same.
+        """
+        plan = self.plan
+        if not lonely and (known := text.explain(plan.launcher.hints, read_tail(self.log), plan.values)):
+            return known
+        if plan.starter is None:
+            return ""
+        said = mpi.look(str(plan.values["python"]), plan.env)
+        return mpi.why_lonely(plan.launcher, plan.starter, said) or (
+            mpi.no_reason(plan.starter, said) if lonely else ""
+        )
+
+
+def read_tail(log: Path, size: int = 65536) -> str:
+    """Return the end of a log, or nothing if there is none."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - size))
+            return file.read().decode(errors="replace")
+    except FileNotFoundError:
+        return ""
+
+
+def quote(*logs: Path) -> str:
+    """Return the last lines of *logs*, each under its name; those that say nothing are left out."""
+    parts = [(log, text.tail(read_tail(log), _TAIL)) for log in logs]
+    return "\n".join(f"--- {log}\n{said}" for log, said in parts if said)

@@ -1,0 +1,280 @@
+"""What is written down about a cluster, so that another process can find, judge and end it.
+
+::
+
+    <user_dir>/clusters/<profile>/<cluster id>/cluster.json    here: which processes, where, since when
+                                              /client.json     the controller's: how to connect (secret)
+                                              /engine.json
+                                              /logs/controller.log, engines.log
+                                              /.lock           held while a start or stop is at work
+
+There is no secret in ``cluster.json``. Pids stand with their start times: one that was reused is never taken
+for ours.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from hpcremote import files
+from hpcremote.connection import Connection, from_dict
+from hpcremote.errors import AlreadyRunning, ConfigError
+from hpcremote.ids import is_blob_name
+from hpcremote.launch.process import Process, end, marked
+
+FORMAT = 1
+_FILE = "cluster.json"
+_LOOK_AGAIN = 0.02
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """One cluster, as written down by who started it.
+
+    Attributes:
+        profile: name of its profile.
+        cluster_id: its name within the profile.
+        mark: what its processes carry in their environment.
+        machine: ``files.machine_id()`` of where it was started.
+        host: that machine's name, for people.
+        started: when, in seconds since the epoch.
+        n: how many engines were asked for.
+        launcher: name of the launcher, and what it found ("MPICH 5.0.2").
+        state: ``starting``, ``running`` or ``stopping``.
+        temporary: nobody chose its id, so nobody will look for its logs when it has ended well.
+        owner: the process that started it.
+        controller: the controller's process.
+        engines: the processes that run the engines (n of them, or one mpiexec).
+    """
+
+    profile: str
+    cluster_id: str
+    mark: str
+    machine: str
+    host: str
+    started: float
+    n: int
+    launcher: str
+    state: str
+    temporary: bool
+    owner: Process
+    controller: Process | None = None
+    engines: tuple[Process, ...] = ()
+
+    @property
+    def folder(self) -> Path:
+        """The cluster's folder."""
+        return files.cluster_dir(self.profile, self.cluster_id)
+
+    @property
+    def name(self) -> str:
+        """The cluster in words."""
+        return f"cluster {self.cluster_id!r} of profile {self.profile!r}"
+
+    @property
+    def is_here(self) -> bool:
+        """Whether its processes are on this machine, so that pids mean something."""
+        return self.machine == files.machine_id()
+
+    @property
+    def processes(self) -> list[Process]:
+        """All processes that are written down, save the owner."""
+        return [*([self.controller] if self.controller else []), *self.engines]
+
+    def condition(self) -> str:
+        """Return how it is: starting, running, stopping, stale (no process left) or broken (some left).
+
+        ``elsewhere``: it was started on another machine, from which alone that can be told.
+        """
+        if not self.is_here:
+            return "elsewhere"
+        if self.controller is not None and self.controller.alive():
+            return self.state
+        if self.state == "starting" and self.owner.alive():
+            return "starting"
+        return "broken" if any(one.alive() for one in self.processes) or marked(self.mark) else "stale"
+
+    def write(self) -> None:
+        """Write it down."""
+        data = {"format": FORMAT, **dataclasses.asdict(self)}
+        files.write_private(self.folder / _FILE, (json.dumps(data, indent=2) + "\n").encode())
+
+    def changed(self, **changes: Any) -> Record:
+        """Return the same with *changes*, having written it down."""
+        record = dataclasses.replace(self, **changes)
+        record.write()
+        return record
+
+
+def read(folder: Path) -> Record | None:
+    """Return the record in a cluster's folder, or None if there is none.
+
+    Raises:
+        ConfigError: it cannot be read, or is not one.
+    """
+    path = folder / _FILE
+    try:
+        data = json.loads(files.read_private(path))
+        if data.pop("format") != FORMAT:
+            raise ConfigError(
+                f"{path} is of another version of hpcremote; run the other version's `hpcremote stop`"
+            )
+        data["owner"] = Process(**data["owner"])
+        data["controller"] = Process(**data["controller"]) if data["controller"] else None
+        data["engines"] = tuple(Process(**one) for one in data["engines"])
+        return Record(**data)
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise ConfigError(
+            f"{path} is damaged; end what is left of that cluster and remove the folder"
+        ) from None
+
+
+def folders() -> list[Path]:
+    """Return the folders of all clusters of this user, running or not."""
+    return sorted(path for path in (files.user_dir() / "clusters").glob("*/*") if path.is_dir())
+
+
+def log_folder(folder: Path) -> Path:
+    """Return the folder of a cluster's logs."""
+    return folder / "logs"
+
+
+# ---------------------------------------------------------------- coming and going
+
+
+@contextlib.contextmanager
+def locked(folder: Path, patience: float = 0.0) -> Iterator[None]:
+    """Hold the cluster's lock: only one process at a time starts or stops it.
+
+    Raises:
+        AlreadyRunning: another process is at it, for longer than *patience* seconds.
+    """
+    descriptor = os.open(files.private_dir(folder) / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        _lock(descriptor, time.monotonic() + patience)
+        yield
+    except BlockingIOError:
+        raise AlreadyRunning(f"another process is starting or stopping the cluster in {folder}") from None
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, deadline: float) -> None:
+    while True:
+        try:
+            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                raise
+        time.sleep(_LOOK_AGAIN)
+
+
+def claim(record: Record) -> None:
+    """Write *record* down as the one of its cluster, ending and removing what a dead predecessor left.
+
+    Raises:
+        AlreadyRunning: a cluster of that profile and id lives.
+    """
+    with locked(files.private_dir(record.folder.parent) / record.cluster_id):
+        found = read(record.folder)
+        if found is not None:
+            _refuse_living(found)
+            end(found.processes, found.mark, (), polite=0.0)
+        for path in connection_files(record.folder):
+            _refuse_by_hand(path)
+        sweep(record.folder)
+        files.private_dir(log_folder(record.folder))
+        for log in log_folder(record.folder).iterdir():
+            log.unlink()
+        record.write()
+
+
+def _refuse_living(found: Record) -> None:
+    condition = found.condition()
+    if condition in ("stale", "broken"):
+        return
+    how = (
+        f"runs on {found.host} (so it was when it was last written down)"
+        if condition == "elsewhere"
+        else f"is {condition}"
+    )
+    raise AlreadyRunning(
+        f"{found.name} {how}, since {time.strftime('%H:%M:%S on %d %b', time.localtime(found.started))}. "
+        f"Connect to it, stop it (hpcremote stop --profile {found.profile} --cluster-id {found.cluster_id}), "
+        f"or start another one beside it (--cluster-id another-name)"
+    )
+
+
+def _refuse_by_hand(path: Path) -> None:
+    """A controller that was started by hand has no record, only connection files."""
+    connection = peek(path)
+    if connection is not None and connection.is_local and not connection.is_stale:
+        raise AlreadyRunning(
+            f"a controller that was started by hand (pid {connection.pid}) runs as cluster "
+            f"{connection.cluster_id!r} of profile {connection.profile!r}: end it, or choose another "
+            f"--cluster-id"
+        )
+
+
+def connection_files(folder: Path) -> list[Path]:
+    """Return where a cluster's connection files are, if they are."""
+    return [folder / "client.json", folder / "engine.json"]
+
+
+def peek(path: Path) -> Connection | None:
+    """Return the connection in a file even if it is stale; None if it is not there or not one."""
+    try:
+        return from_dict(json.loads(files.read_private(path)), path.stem, str(path))
+    except (FileNotFoundError, ValueError, ConfigError):
+        return None
+
+
+def sweep(folder: Path) -> None:
+    """Remove what a dead controller left: its connection files, sockets and shared memory."""
+    for path in connection_files(folder):
+        connection = peek(path)
+        if connection is not None and connection.is_local:
+            _remove_traces(connection)
+        path.unlink(missing_ok=True)
+
+
+def _remove_traces(connection: Connection) -> None:
+    # Paths are worked out anew: what a file names may be anything.
+    uid = connection.cluster_uid
+    if not is_blob_name(uid):
+        return
+    files.socket_path(f"{uid[:16]}.sock").unlink(missing_ok=True)
+    for place in (files.runtime_dir() / uid[:16], files.shm_dir(uid)):
+        if place is not None and place.is_dir():
+            shutil.rmtree(place, ignore_errors=True)
+
+
+def forget(record: Record, *, keep_logs: bool = False) -> None:
+    """Remove a cluster that has ended from disk; its logs stay if its id was chosen, or if asked."""
+    found = read(record.folder)
+    if found is None or found.mark != record.mark:
+        return  # somebody else's by now
+    if record.temporary and not keep_logs:
+        remove(record.folder)
+        return
+    sweep(record.folder)
+    (record.folder / _FILE).unlink(missing_ok=True)
+
+
+def remove(folder: Path) -> None:
+    """Remove a cluster's whole folder with its logs; what cannot be removed is an error."""
+    sweep(folder)
+    shutil.rmtree(folder)
+    with contextlib.suppress(OSError):  # not empty: other clusters of the profile
+        folder.parent.rmdir()

@@ -1,0 +1,154 @@
+"""Starting a cluster's processes, and ending them.
+
+::
+
+    claim the cluster's folder ──▶ controller ──▶ (while that starts) find mpiexec ──▶ engines
+                                       │                                                 │
+                                       └──writes engine.json──▶ they wait for it ◀───────┘
+
+The controller holds the *leash*: it reads its standard input and ends, with its engines, when that
+closes, which the system does for us however we come to our end. ``detach`` makes it live on without us.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from hpcremote import files
+from hpcremote.errors import LaunchError
+from hpcremote.ids import new_uid
+from hpcremote.launch import catalog, job, process, record
+from hpcremote.launch.process import Child, of_pid
+from hpcremote.profile import Profile
+
+#: How long a controller that was asked to end may take beyond what it gives its engines.
+_LEEWAY = 2.0
+#: How long to wait for somebody else who is ending the same cluster, beyond that.
+_OTHERS = 10.0
+
+
+class Startup:
+    """The processes of one cluster that we started.
+
+    Attributes:
+        record: what is written down about them.
+        job: the engines', once they are started.
+    """
+
+    def __init__(self, profile: Profile, cluster_id: str, n: int, *, temporary: bool = False) -> None:
+        self.profile = profile
+        self.n = n
+        self.job: job.Job | None = None
+        self.record = record.Record(
+            profile=profile.name,
+            cluster_id=cluster_id,
+            mark=new_uid(),
+            machine=files.machine_id(),
+            host=socket.gethostname(),
+            started=time.time(),
+            n=n,
+            launcher=profile.launcher,
+            state="starting",
+            temporary=temporary,
+            owner=of_pid(os.getpid()),
+        )
+        self._controller: Child | None = None
+
+    @property
+    def logs(self) -> Path:
+        """The folder of the logs."""
+        return record.log_folder(self.record.folder)
+
+    def launch(self, controller: Sequence[str], engine: Sequence[str]) -> None:
+        """Start everything; the words run one controller and one engine.
+
+        Raises:
+            AlreadyRunning: a cluster of that profile and id lives.
+            LaunchError: something that is needed is not here. What was started is the caller's to end.
+        """
+        launcher = catalog.load(self.profile.launcher)
+        record.claim(self.record)
+        python = job.python_of(self.profile)
+        self._controller = Child(
+            [python, *controller],
+            env=job.base_environment(self.profile, self.record.mark),
+            cwd=str(self.record.folder),
+            log=self.logs / "controller.log",
+            leash=True,
+        )
+        self.record = self.record.changed(controller=self._controller.process)
+        plan = job.plan(launcher, self.profile, self.n, [python, *engine], self.record.mark)
+        self.job = job.Job(plan, self.logs / "engines.log")
+        self.record = self.record.changed(
+            engines=tuple(self.job.processes),
+            launcher=f"{launcher.name}, {plan.starter}" if plan.starter else launcher.name,
+        )
+
+    def trouble(self) -> LaunchError | None:
+        """Return the error if a process ended by now."""
+        assert self._controller is not None  # noqa: S101 (launch came first)
+        if (code := self._controller.exit_code()) is not None:
+            return LaunchError(
+                f"the controller ended ({process.how_it_ended(code)})\n{job.quote(self._controller.log)}"
+            )
+        if self.job is not None and (what := self.job.ended()):
+            return self.failure(what)
+        return None
+
+    def failure(self, what: str, *, lonely: bool = False) -> LaunchError:
+        """Return the error for *what* went wrong: with its reason if known, and the end of the logs."""
+        meaning = self.job.meaning(lonely=lonely) if self.job else ""
+        logs = job.quote(self.logs / "engines.log", self.logs / "controller.log")
+        return LaunchError(f"{what}: {meaning}\n{logs}".rstrip() if meaning else f"{what}\n{logs}".rstrip())
+
+    def ready(self) -> None:
+        """Write down that the cluster runs."""
+        self.record = self.record.changed(state="running")
+
+    def detach(self) -> None:
+        """Let the cluster live on when we end."""
+        for child in self.children:
+            child.forget()
+
+    def wait(self) -> None:
+        """Wait until the controller has ended."""
+        if self._controller is not None:
+            self._controller.wait()
+
+    @property
+    def children(self) -> list[Child]:
+        """The processes that we started ourselves."""
+        controller = [self._controller] if self._controller else []
+        return [*controller, *(self.job.children if self.job else [])]
+
+    def abandon(self) -> None:
+        """End a start half way: nothing in it is worth waiting for."""
+        end(self.record, self.children, polite=0.0, keep_logs=True)
+
+
+def end(
+    what: record.Record, children: Sequence[Child] = (), *, polite: float, keep_logs: bool = False
+) -> None:
+    """End a cluster of this machine: ask its controller, wait *polite* seconds, then SIGTERM, SIGKILL.
+
+    Raises:
+        AlreadyRunning: another process is ending it.
+        LaunchError: some process cannot be ended.
+    """
+    with record.locked(what.folder, polite + _OTHERS):
+        controller = what.controller
+        found = record.read(what.folder)  # the controller may have tidied up itself meanwhile
+        mine = found is not None and found.mark == what.mark
+        asked = mine and polite > 0 and controller is not None and controller.alive()
+        if asked and controller is not None:
+            what.changed(state="stopping")
+            process.send([controller], signal.SIGTERM)
+        for child in children:
+            child.drop_leash()
+        process.end(what.processes, what.mark, children, polite=polite + _LEEWAY if asked else 0.0)
+        record.forget(what, keep_logs=keep_logs)

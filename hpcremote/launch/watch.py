@@ -1,0 +1,166 @@
+"""Watching a start: phase by phase, until all engines are there or it is clear that they will not be."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+from hpcremote.errors import HPCRemoteError, LaunchError, NotConnected
+from hpcremote.launch.startup import Startup
+
+#: The phases of an engine, in the order that it goes through them.
+PHASES = ("launch", "MPI_Init", "register")
+#: A failed engine's job is given this long to say more in its log.
+_LAST_WORDS = 1.0
+_LOOK_AGAIN = 0.01
+_ASK_AGAIN = 0.05
+
+
+class Progress(NamedTuple):
+    """How far a start is: *done* of *total* engines are through *phase* (launch, MPI_Init, register)."""
+
+    phase: str
+    done: int
+    total: int
+    seconds: float
+
+
+class Controller(Protocol):
+    """What is needed of a connection to the controller (``client.link.Link``)."""
+
+    @property
+    def engines(self) -> Mapping[int, Any]:
+        """The engines that are there."""
+
+    def query(self, what: str, timeout: float = ...) -> Any:
+        """Ask the controller."""
+
+    def wait(self, done: Callable[[], bool], timeout: float | None = None) -> bool:
+        """Wait until ``done()``."""
+
+    def close(self) -> None:
+        """Close the connection."""
+
+
+class Watch:
+    """Watches one start.
+
+    Args:
+        begun: the processes.
+        connect: returns a connection to the controller that has just written its file.
+        tell: is told of each progress.
+        given_up: set from outside to end the start.
+    """
+
+    def __init__(
+        self,
+        begun: Startup,
+        connect: Callable[[], Controller],
+        tell: Callable[[Progress], None],
+        given_up: threading.Event,
+    ) -> None:
+        self._begun = begun
+        self._connect = connect
+        self._tell = tell
+        self._given_up = given_up
+        self._began = time.monotonic()
+        self._seen = Progress("launch", -1, begun.n, 0.0)
+        self._counts: tuple[int, ...] = (0, 0, 0)
+
+    def run(self) -> None:
+        """Return when all engines are registered.
+
+        Raises:
+            LaunchError: they will not be, and why.
+        """
+        controller: Controller | None = None
+        try:
+            while True:
+                if controller is None and (self._begun.record.folder / "client.json").exists():
+                    controller = self._connect()
+                if controller is not None and self._look(controller):
+                    return
+                self._check(controller)
+                self._pause(controller)
+        except NotConnected as error:
+            raise self._begun.trouble() or self._begun.failure(str(error)) from error
+        finally:
+            if controller is not None:
+                controller.close()
+
+    def _pause(self, controller: Controller | None) -> None:
+        if controller is None:
+            self._given_up.wait(_LOOK_AGAIN)
+        else:
+            controller.wait(lambda: len(controller.engines) >= self._begun.n, _ASK_AGAIN)
+
+    def _look(self, controller: Controller) -> bool:
+        """Tell how far it is; return whether all are there."""
+        if len(controller.engines) >= self._begun.n:
+            self._report((self._begun.n,) * 3)
+            return True
+        info = controller.query("info")
+        if info["failed"]:
+            raise self._failed(info["failed"])
+        self._report(reached(info))
+        return False
+
+    def _report(self, counts: tuple[int, ...]) -> None:
+        self._counts = counts
+        total = self._begun.n
+        at = next((i for i, count in enumerate(counts) if count < total), len(PHASES) - 1)
+        now = Progress(PHASES[at], min(counts[at], total), total, time.monotonic() - self._began)
+        if now[:2] != self._seen[:2]:
+            self._seen = now
+            self._tell(now)
+
+    def _check(self, controller: Controller | None) -> None:
+        if self._given_up.is_set():
+            raise LaunchError("the start was given up")
+        if (trouble := self._begun.trouble()) is not None:
+            raise self._better(controller, trouble)
+        limit = self._begun.profile.start_timeout
+        if time.monotonic() - self._began > limit:
+            raise self._begun.failure(
+                f"not ready within {limit:g} s (start_timeout): {self._how_far(controller is not None)}"
+            )
+
+    def _how_far(self, listens: bool) -> str:
+        if not listens:
+            return "the controller did not write its connection file"
+        launched, through, registered = self._counts
+        total = self._begun.n
+        return (
+            f"of {total} engines {launched} came up and reached the controller, {through} got through "
+            f"MPI_Init, {registered} registered"
+        )
+
+    def _better(self, controller: Controller | None, trouble: LaunchError) -> LaunchError:
+        """An engine's own words, if the controller has them, say more than that mpiexec ended."""
+        if controller is None:
+            return trouble
+        try:
+            failed = controller.query("info", 1.0)["failed"]
+        except (HPCRemoteError, TimeoutError):
+            return trouble
+        return self._failed(failed) if failed else trouble
+
+    def _failed(self, failed: list[dict[str, Any]]) -> LaunchError:
+        deadline = time.monotonic() + _LAST_WORDS
+        while time.monotonic() < deadline and self._begun.trouble() is None:
+            self._given_up.wait(_LOOK_AGAIN)
+        first = failed[0]
+        others = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
+        who = f"an engine on {first['host']} (pid {first['pid']}){others}"
+        what = f"{who} failed in phase {first['phase']}: {first['cause']}"
+        return self._begun.failure(what, lonely="MPI sees" in str(first["cause"]))
+
+
+def reached(info: Mapping[str, Any]) -> tuple[int, int, int]:
+    """Return how many engines came up, are through MPI_Init, are registered, from ``info``."""
+    registered = int(info["engines"])
+    joined = int(info["starting"].get("joined", 0))
+    total = registered + sum(map(int, info["starting"].values()))
+    return total, registered + joined, registered

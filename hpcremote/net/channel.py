@@ -1,0 +1,386 @@
+"""One DEALER socket that the threads of a process share, without a hand-off where none is needed.
+
+Whoever waits for something reads the socket itself (the *reader*; there is one at a time). When
+nobody waits, a background thread reads. So a client that blocks on a result, or an engine that
+waits for work, is woken by the socket and by nothing in between.
+
+::
+
+    user thread     send(...)                    wait(done)
+                      │ lock                       │ becomes the reader: poll fd, drain, deliver
+    ──────────────────┼────────────────────────────┼────────────────────
+    socket          [ DEALER ]  fd readable ───────┘
+    ──────────────────┼────────────────────────────┼────────────────────
+    background      flush what was posted       reads when no user thread does
+
+The rules that make this right:
+
+* The socket is touched only with ``_lock`` held. The reader polls the socket's file descriptor,
+  not the socket. That descriptor is edge-triggered, and any use of the socket may consume the edge:
+  so whoever has used it looks whether there is something to read, and wakes the reader if so.
+* The background thread steps aside for user threads. It takes over when none has read for a few
+  milliseconds, so a loop of short blocking calls never meets it; and it sleeps without any timer
+  while a user thread goes on reading, so an idle engine burns nothing.
+* A reader in the main thread puts SIGINT off while it holds messages: ``KeyboardInterrupt`` is
+  raised when everything that was received has been delivered.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import zmq
+
+from hpcremote.net.interrupts import deferred_interrupts
+from hpcremote.net.sockets import readable
+from hpcremote.wire.frames import FrameError, Parcel, pack, unpack
+
+#: How long the background thread lets user threads come back before it takes over.
+NAP = 0.005
+#: Payload frames from this size on are sent without a copy.
+ZERO_COPY = 65_536
+#: At most this many messages go into one batch.
+BATCH = 256
+
+Deliver = Callable[[Sequence[Parcel]], None]
+
+
+def _never() -> bool:
+    return False
+
+
+class Channel:
+    """A shared DEALER; see the module's docstring.
+
+    Args:
+        socket: a connected DEALER; the channel owns it from now on.
+        monitor: its monitor socket.
+        deliver: gets every batch of messages, in order, one call at a time, in the reader's thread;
+            no lock is held.
+        connection_changed: called with False when the connection broke and True when it is back.
+        tick: called by the background thread every ``tick_every`` seconds while no user thread reads.
+    """
+
+    def __init__(
+        self,
+        socket: zmq.Socket[bytes],
+        monitor: zmq.Socket[bytes],
+        deliver: Deliver,
+        connection_changed: Callable[[bool], None],
+        *,
+        tick: Callable[[], None] | None = None,
+        tick_every: float = 0.05,
+        defer_interrupts: bool = True,
+    ) -> None:
+        self._socket = socket
+        self._monitor = monitor
+        self._deliver = deliver
+        self._connection_changed = connection_changed
+        self._tick = tick
+        self._tick_every = tick_every
+        self._guard = deferred_interrupts if defer_interrupts else _no_guard
+        self._lock = threading.Lock()  # held while the socket is touched
+        self._reader = threading.Lock()  # held by the thread that reads
+        self._reader_id = 0
+        self._background_reads = False
+        self._turn = threading.Condition()  # user threads that wait while another one reads
+        self._waiting = 0
+        self._users = 0
+        self._epoch = 0  # counts takings of the reader's role by user threads
+        self._asleep = False  # the background thread sleeps until a reader leaves
+        self._resume = threading.Event()
+        self._outbox: list[Parcel] = []
+        self._closed = False
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) if hasattr(os, "eventfd") else -1
+        self._wake_write = self._wake
+        if self._wake < 0:
+            self._wake, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._fd = int(socket.getsockopt(zmq.FD))
+        self._monitor_fd = int(monitor.getsockopt(zmq.FD))
+        self._poll = select.poll()
+        for fd in (self._fd, self._monitor_fd, self._wake):
+            self._poll.register(fd, select.POLLIN)
+        self._thread = threading.Thread(target=self._background, name="hpcremote-io", daemon=True)
+        self._thread.start()
+
+    # ------------------------------------------------------------ sending
+
+    def send(self, parcels: Sequence[Parcel]) -> bool:
+        """Send what was posted, then *parcels*, now; return False if there is no connection."""
+        with self._guard():
+            return self._send(parcels)
+
+    def post(self, parcel: Parcel) -> None:
+        """Send *parcel* soon, together with what else is posted by then.
+
+        Raises nothing: a connection that is gone is reported to ``connection_changed``.
+        """
+        outbox = self._outbox
+        outbox.append(parcel)
+        if len(outbox) >= BATCH:
+            self.send(())
+        elif len(outbox) == 1:
+            self.wake()
+
+    def flush(self) -> None:
+        """Send what was posted, now."""
+        if self._outbox:
+            self.send(())
+
+    def _send(self, parcels: Sequence[Parcel]) -> bool:
+        with self._lock:
+            if self._closed:
+                return False
+            posted, self._outbox = self._outbox, []
+            sent = True
+            for batch in _batches([*posted, *parcels] if posted else parcels):
+                sent = self._send_batch(batch) and sent
+        # Sending may have consumed the edge of the descriptor that another thread polls.
+        if self._reader.locked() and self._reader_id != threading.get_ident():
+            self._nudge()
+        return sent
+
+    def _send_batch(self, batch: Sequence[Parcel]) -> bool:
+        frames = pack(batch)
+        try:
+            if len(frames) == 1:
+                self._socket.send(frames[0], zmq.NOBLOCK)
+                return True
+            last = len(frames) - 1
+            for index, frame in enumerate(frames):
+                flags = zmq.NOBLOCK if index == last else zmq.NOBLOCK | zmq.SNDMORE
+                self._socket.send(frame, flags, copy=memoryview(frame).nbytes < ZERO_COPY)
+        except zmq.Again:
+            return False
+        return True
+
+    # ------------------------------------------------------------ waiting
+
+    def wait(self, done: Callable[[], bool], timeout: float | None = None) -> bool:
+        """Read the socket, or wait for who does, until ``done()``, the timeout, or SIGINT.
+
+        Args:
+            done: asked after every delivery; must be quick.
+            timeout: seconds, or None to wait without limit.
+
+        Returns:
+            What ``done()`` says in the end.
+
+        Raises:
+            KeyboardInterrupt: in the main thread, after everything received was delivered.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        if self._outbox:
+            self.flush()
+        with self._guard(self._nudge) as interrupted:
+            self._users += 1
+            try:
+                while not (done() or self._closed or interrupted()):
+                    if deadline is not None and time.monotonic() >= deadline:
+                        break
+                    self._take_turn(done, deadline, interrupted)
+            finally:
+                self._users -= 1
+        return done()
+
+    def _take_turn(
+        self, done: Callable[[], bool], deadline: float | None, interrupted: Callable[[], bool]
+    ) -> None:
+        if self._reader.acquire(blocking=False):
+            self._epoch += 1
+            self._reader_id = threading.get_ident()
+            try:
+                self._read(lambda: done() or interrupted(), deadline)
+            finally:
+                self._leave()
+            return
+        if self._background_reads:
+            self._nudge()
+        with self._turn:
+            if self._reader.locked() and not done():
+                self._waiting += 1
+                # Bounded, so that this thread sees an interrupt that came while another one reads.
+                self._turn.wait(0.1 if deadline is None else min(0.1, max(0.0, deadline - time.monotonic())))
+                self._waiting -= 1
+
+    def _leave(self) -> None:
+        self._reader.release()
+        if self._waiting:
+            with self._turn:
+                self._turn.notify_all()
+        if self._asleep:
+            self._asleep = False
+            self._resume.set()
+
+    def wake(self) -> None:
+        """Make waiting threads ask their ``done()`` again, and the background thread flush."""
+        if self._asleep and not self._reader.locked():
+            self._resume.set()
+        self._nudge()
+
+    def _nudge(self) -> None:
+        with contextlib.suppress(BlockingIOError, OSError):
+            os.write(self._wake_write, b"\1\0\0\0\0\0\0\0")
+
+    # ------------------------------------------------------------ reading
+
+    def _read(self, done: Callable[[], bool], deadline: float | None) -> None:
+        """Deliver what comes until ``done()`` or the deadline. The caller is the reader."""
+        fired = False
+        while not self._closed:
+            if batch := self._receive(certain=fired):
+                self._hand_over(batch)
+                fired = False
+                if done():
+                    return
+                continue
+            if done():
+                return
+            if self._outbox:
+                self._send(())
+                continue
+            timeout = None
+            if deadline is not None:
+                timeout = max(0.0, (deadline - time.monotonic()) * 1000)
+                if timeout <= 0:
+                    return
+            fired = self._sleep(timeout)
+
+    def _sleep(self, milliseconds: float | None) -> bool:
+        """Wait for something to happen; return whether the socket's descriptor fired."""
+        fired = False
+        for fd, _ in self._poll.poll(milliseconds):
+            if fd == self._fd:
+                fired = True
+            elif fd == self._wake:
+                with contextlib.suppress(BlockingIOError):
+                    os.read(self._wake, 4096)
+            else:
+                self._read_monitor()
+        return fired
+
+    def _hand_over(self, batch: list[Parcel]) -> None:
+        self._deliver(batch)
+        if self._waiting:
+            with self._turn:
+                self._turn.notify_all()
+
+    def _receive(self, *, certain: bool) -> list[Parcel]:
+        """Return the next batch, or nothing.
+
+        Args:
+            certain: the descriptor has just fired, so that asking the socket first would be a waste.
+        """
+        with self._lock:
+            if self._closed or not (certain or readable(self._socket)):
+                return []
+            try:
+                frame = self._socket.recv(zmq.NOBLOCK, copy=False)
+            except zmq.Again:
+                return []
+            head = frame.bytes
+            frames = []
+            while frame.more:
+                frame = self._socket.recv(zmq.NOBLOCK, copy=False)
+                frames.append(memoryview(frame))
+        try:
+            return unpack(head, frames)
+        except FrameError:
+            # Only the controller can send here, and only a broken or other one sends this.
+            self._closed = True
+            self._connection_changed(False)
+            return []
+
+    def _read_monitor(self) -> None:
+        changes = []
+        with self._lock:
+            while not self._closed and readable(self._monitor):
+                event = int.from_bytes(self._monitor.recv_multipart(zmq.NOBLOCK)[0][:2], "little")
+                if event == zmq.EVENT_DISCONNECTED:
+                    changes.append(False)
+                elif event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+                    changes.append(True)
+        for connected in changes:
+            # What came before the end of the connection still counts.
+            while batch := self._receive(certain=False):
+                self._hand_over(batch)
+            self._connection_changed(connected)
+        if changes and self._waiting:
+            with self._turn:
+                self._turn.notify_all()
+
+    # ------------------------------------------------------------ the background thread
+
+    def _background(self) -> None:
+        epoch = -1
+        while not self._closed:
+            if self._users == 0 and self._epoch == epoch and self._reader.acquire(blocking=False):
+                self._background_reads = True
+                self._reader_id = threading.get_ident()
+                try:
+                    self._read_in_background()
+                finally:
+                    self._background_reads = False
+                    self._leave()
+            elif self._epoch == epoch and self._reader.locked():
+                self._sleep_until_resumed()
+            epoch = self._epoch
+            if not self._closed:
+                self._resume.wait(NAP)
+                self._resume.clear()
+
+    def _sleep_until_resumed(self) -> None:
+        self._asleep = True
+        if self._reader.locked() and not self._closed:
+            self._resume.wait()
+        self._asleep = False
+        self._resume.clear()
+
+    def _read_in_background(self) -> None:
+        def wanted() -> bool:
+            return self._users > 0
+
+        if self._tick is None:
+            self._read(wanted, None)
+            return
+        while not self._closed and not wanted():
+            self._read(wanted, time.monotonic() + self._tick_every)
+            self._tick()
+
+    # ------------------------------------------------------------ the end
+
+    def close(self, linger: float = 1.0) -> None:
+        """Send what was posted, for at most *linger* seconds, and close. Waiting threads return."""
+        with contextlib.suppress(zmq.ZMQError):
+            self.flush()
+        self._closed = True
+        self._nudge()
+        self._resume.set()
+        with self._turn:
+            self._turn.notify_all()
+        if self._thread is not threading.current_thread():
+            self._thread.join(5.0)
+        with self._lock:
+            if not self._socket.closed:
+                self._socket.disable_monitor()
+                self._monitor.close(0)
+                self._socket.close(int(linger * 1000))
+
+
+@contextlib.contextmanager
+def _no_guard(_on_interrupt: Callable[[], None] | None = None) -> Iterator[Callable[[], bool]]:
+    yield _never
+
+
+def _batches(parcels: Sequence[Parcel]) -> Iterator[Sequence[Parcel]]:
+    if len(parcels) <= BATCH:
+        if parcels:
+            yield parcels
+        return
+    for start in range(0, len(parcels), BATCH):
+        yield parcels[start : start + BATCH]

@@ -1,0 +1,121 @@
+"""Find the way to the controller: try its addresses, and say what each one answered."""
+
+from __future__ import annotations
+
+import socket as tcp
+import threading
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import zmq
+
+from hpcremote import files
+from hpcremote.connection import Connection
+from hpcremote.errors import NotConnected
+from hpcremote.net.keys import KeyPair
+from hpcremote.net.sockets import dealer
+
+_contexts: dict[int, zmq.Context[zmq.Socket[bytes]]] = {}
+_lock = threading.Lock()
+
+#: How long one address may take before the next one is tried.
+PER_ADDRESS = 5.0
+
+
+class Open(NamedTuple):
+    """A connection that is up."""
+
+    socket: zmq.Socket[bytes]
+    monitor: zmq.Socket[bytes]
+    address: str
+
+
+def context() -> zmq.Context[zmq.Socket[bytes]]:
+    """Return this process' ZeroMQ context (a forked child gets one of its own)."""
+    import os
+
+    with _lock:
+        return _contexts.setdefault(os.getpid(), zmq.Context())
+
+
+def addresses(connection: Connection) -> list[str]:
+    """Return the controller's addresses in the order in which to try them."""
+    if connection.ipc and connection.machine == files.machine_id():
+        return [connection.ipc, *connection.addresses]
+    return list(connection.addresses)
+
+
+def connect(connection: Connection, timeout: float) -> Open:
+    """Connect to the first address that answers with the cluster's key.
+
+    Raises:
+        NotConnected: none did within *timeout* seconds; the message has one line for each address.
+    """
+    keys = KeyPair(connection.public_key, connection.secret_key)
+    deadline = time.monotonic() + timeout
+    answers = []
+    candidates = addresses(connection)
+    for index, address in enumerate(candidates):
+        left = deadline - time.monotonic()
+        share = left / (len(candidates) - index)
+        found = _try(address, keys, connection.server_key, max(0.2, min(PER_ADDRESS, share)))
+        if isinstance(found, Open):
+            return found
+        answers.append(f"  {address}: {found}")
+    tried = "\n".join(answers) if answers else "  (the connection file names no address)"
+    raise NotConnected(
+        f"cannot reach the controller of cluster {connection.cluster_id!r} (pid {connection.pid} on "
+        f"{connection.host}) from {tcp.gethostname()}; tried\n{tried}"
+    )
+
+
+def _try(address: str, keys: KeyPair, server_key: str, timeout: float) -> Open | str:
+    """Return an open connection, or what happened instead."""
+    if address.startswith("ipc://") and not Path(address[6:]).exists():
+        return "no such local socket"
+    socket = dealer(context(), address, keys, server_key)
+    monitor = socket.get_monitor_socket(
+        zmq.EVENT_HANDSHAKE_SUCCEEDED
+        | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+        | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+        | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+        | zmq.EVENT_DISCONNECTED
+    )
+    try:
+        socket.connect(address)
+        problem = _await_handshake(monitor, time.monotonic() + timeout)
+    except zmq.ZMQError as error:
+        problem = str(error)
+    if not problem:
+        return Open(socket, monitor, address)
+    socket.disable_monitor()
+    monitor.close(0)
+    socket.close(0)
+    return problem if problem != "silent" else _explain(address, timeout)
+
+
+def _await_handshake(monitor: zmq.Socket[bytes], deadline: float) -> str:
+    """Return "" when the handshake succeeded, else what is wrong."""
+    while (left := deadline - time.monotonic()) > 0:
+        if not monitor.poll(int(left * 1000) + 1):
+            break
+        event = int.from_bytes(monitor.recv_multipart()[0][:2], "little")
+        if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+            return ""
+        return "it answered, but refused our keys (another cluster, or a controller that was started anew)"
+    return "silent"
+
+
+def _explain(address: str, timeout: float) -> str:
+    """Say why nothing answered at *address*."""
+    if not address.startswith("tcp://"):
+        return "no answer"
+    host, _, port = address[6:].rpartition(":")
+    try:
+        tcp.create_connection((host.strip("[]"), int(port)), min(timeout, 2.0)).close()
+    except TimeoutError:
+        return f"no answer within {timeout:.1f} s (a firewall, or an interface that leads nowhere)"
+    except OSError as error:
+        return (error.strerror or str(error)).lower()
+    return f"something accepts connections there, but did not greet within {timeout:.1f} s"

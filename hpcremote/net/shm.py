@@ -1,0 +1,102 @@
+"""Big buffers between processes of one machine: written once to shared memory, mapped where they are read.
+
+A blob is a file in the cluster's private folder on a tmpfs. Its writer writes with ``write(2)``, so a
+full tmpfs is an error to handle and not a SIGBUS. A reader maps it privately: it may change what it
+got (arrays arrive writable) while every other reader keeps its own view and pages are shared until
+somebody writes to them. Who reads a result unlinks it; the controller unlinks the rest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import mmap
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from hpcremote.errors import PayloadError
+from hpcremote.ids import is_blob_name, new_uid
+
+#: Each piece begins at a multiple of this, so that arrays are aligned.
+ALIGN = 64
+#: Totals below this go through the socket: a file, a map and its page faults cost more.
+WORTHWHILE = 1 << 20
+# Linux writes at most 0x7ffff000 bytes a call.
+_CHUNK = 1 << 30
+_ZEROS = bytes(ALIGN)
+
+
+def _aligned(size: int) -> int:
+    return -(-size // ALIGN) * ALIGN
+
+
+def write_blob(folder: str, pieces: Sequence[Any]) -> str:
+    """Write *pieces* to a new blob in *folder* and return its name, or "" if there is no room."""
+    name = new_uid()
+    path = Path(folder) / name
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except OSError:
+        return ""
+    try:
+        for piece in pieces:
+            view = memoryview(piece).cast("B")
+            _write_all(fd, view)
+            if pad := _aligned(len(view)) - len(view):
+                _write_all(fd, memoryview(_ZEROS)[:pad])
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EFBIG):
+            return ""
+        raise
+    finally:
+        os.close(fd)
+    return name
+
+
+def _write_all(fd: int, view: memoryview) -> None:
+    while view:
+        view = view[os.write(fd, view[:_CHUNK]) :]
+
+
+def read_blob(folder: str, name: str, sizes: Iterable[int], *, unlink: bool) -> list[memoryview]:
+    """Map a blob and return its pieces as writable buffers.
+
+    Raises:
+        PayloadError: there is no such blob, or it is shorter than *sizes* say.
+    """
+    if not is_blob_name(name):
+        raise PayloadError(f"{name!r} is not the name of a shared-memory blob")
+    path = Path(folder) / name
+    sizes = list(sizes)
+    need = sum(_aligned(size) for size in sizes)
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError as error:
+        raise PayloadError(f"shared-memory blob {path} cannot be read: {error.strerror}") from None
+    try:
+        if os.fstat(fd).st_size < need:
+            raise PayloadError(f"shared-memory blob {path} is shorter than announced")
+        flags = mmap.MAP_PRIVATE | getattr(mmap, "MAP_POPULATE", 0)
+        area = mmap.mmap(fd, need, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+    finally:
+        os.close(fd)
+        if unlink:
+            remove_blob(folder, name)
+    return list(_cut(memoryview(area), sizes))
+
+
+def _cut(whole: memoryview, sizes: list[int]) -> Iterable[memoryview]:
+    at = 0
+    for size in sizes:
+        yield whole[at : at + size]
+        at += _aligned(size)
+
+
+def remove_blob(folder: str, name: str) -> None:
+    """Unlink a blob; one that is gone already is fine."""
+    if folder and is_blob_name(name):
+        with contextlib.suppress(FileNotFoundError):
+            (Path(folder) / name).unlink()

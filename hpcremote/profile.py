@@ -1,0 +1,238 @@
+"""Profiles: what to start, where and how, in YAML files that a user, a group or a site can keep.
+
+::
+
+    mpi.yaml ──extends──▶ local.yaml ──▶ the defaults of the keys below
+        └─────────── load("mpi", {"n": 8}) ──▶ Profile, with where each value came from
+
+The keys are the fields of :class:`Profile`: a key's type, default and meaning are there and nowhere
+else (docs/reference/profiles.md is made from them).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from hpcremote import files
+from hpcremote.errors import ProfileError
+from hpcremote.settings import NULLS, Entry, Key, convert, entries
+
+if TYPE_CHECKING:
+    from hpcremote.files import Traversable
+
+_FOLDER = "profiles"
+
+
+def _key(
+    default: Any, doc: str, *, unit: str = "", choices: tuple[str, ...] = (), least: float | None = None
+) -> Any:
+    metadata = {"doc": doc, "unit": unit, "choices": choices, "least": least}
+    if default is dict:
+        return dataclasses.field(default_factory=dict, metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclasses.dataclass(frozen=True)
+class Profile:
+    """A profile, resolved: every key has a value, of the right type.
+
+    Attributes:
+        name: its file's name without ``.yaml``.
+        sources: where each value came from (``/path/mpi.yaml:7``, ``default``, ``override``).
+    """
+
+    name: str
+    sources: Mapping[str, str] = dataclasses.field(default_factory=dict, compare=False, repr=False)
+
+    description: str = _key("", "One line for `hpcremote profile list`.")
+    launcher: str = _key("local", "How engines start: the name of a file in launchers/.")
+    n: int | None = _key(None, "How many engines; unset: one a core, at most 4.", unit="engines", least=1)
+    mpi: str = _key(
+        "auto",
+        "Which MPI's mpiexec it is; auto: find out, and compare it with mpi4py's library.",
+        choices=("auto", "mpich", "openmpi", "intel"),
+    )
+    mpiexec: str = _key("", "The mpiexec command; unset: beside the Python interpreter, then on PATH.")
+    mpiexec_args: tuple[str, ...] = _key((), "More arguments for mpiexec, as a list.")
+    python: str = _key("", "The engines' Python interpreter; unset: the one that starts the cluster.")
+    environment: dict[str, str] = _key(dict, "More environment variables for the engines.")  # noqa: RUF009
+    working_dir: str = _key("", "Folder that engines start in; unset: where the cluster is started.")
+    interface: str = _key(
+        "auto",
+        "Where the controller listens for other machines: auto, all, an interface (ib0), or an address.",
+    )
+    port: int = _key(0, "The controller's TCP port; 0: any free one.", least=0)
+    ipc: bool = _key(True, "Whether clients and engines on the controller's machine use a Unix socket.")
+    shm: bool = _key(True, "Whether they pass large data by shared memory.")
+    start_timeout: float = _key(60.0, "How long engines may take to register.", unit="seconds", least=1)
+    stop_timeout: float = _key(
+        10.0, "How long engines may take to end before they are killed.", unit="seconds", least=0
+    )
+    controller_timeout: float = _key(
+        30.0, "How long engines live on when their controller is gone.", unit="seconds", least=0
+    )
+    keepalive: float = _key(
+        10.0,
+        "Silence on a TCP connection after which its other end is asked; 0: never.",
+        unit="seconds",
+        least=0,
+    )
+    output_limit: int = _key(
+        10_000_000,
+        "How much of what a call prints on one engine is kept in its result.",
+        unit="bytes",
+        least=0,
+    )
+    log_level: str = _key(
+        "info",
+        "What controller and engines write to their logs.",
+        choices=("debug", "info", "warning", "error"),
+    )
+
+    @property
+    def engines(self) -> int:
+        """How many engines to start: ``n``, or one a core and at most 4."""
+        return self.n or min(4, len(os.sched_getaffinity(0)))
+
+    def to_yaml(self) -> str:
+        """Return it as a profile file that says where each value came from."""
+        lines = []
+        for key in keys():
+            value = getattr(self, key.name)
+            text = f"{key.name}: {_dump(value)}" if value not in (None, "") else f"# {key.name}:"
+            lines.append(f"{text:<40} # {self.sources.get(key.name, 'default')}")
+        return "\n".join(lines) + "\n"
+
+
+def keys() -> list[Key]:
+    """Return every key that a profile can have (besides ``extends``)."""
+    found = []
+    for field in dataclasses.fields(Profile):
+        if field.metadata:
+            default = {} if field.default is dataclasses.MISSING else field.default
+            found.append(Key(field.name, str(field.type), default, **field.metadata))
+    return found
+
+
+class Listed(NamedTuple):
+    """A profile that can be asked for by name; a file that is wrong has its error as description."""
+
+    name: str
+    path: str
+    description: str
+
+
+def names() -> list[Listed]:
+    """Return every profile on the search path."""
+    listed = []
+    for name, file in files.available(_FOLDER).items():
+        try:
+            description = load(name).description
+        except ProfileError as error:
+            description = f"(error) {error}"
+        listed.append(Listed(name, str(file), description))
+    return listed
+
+
+def load(name_or_path: str | os.PathLike[str], overrides: Mapping[str, Any] | None = None) -> Profile:
+    """Return the profile of that name, or in that file, with *overrides* on top.
+
+    An override of None counts as not given.
+
+    Raises:
+        ProfileError: there is no such profile, or a key or value is wrong.
+    """
+    name = os.fspath(name_or_path)
+    if "/" in name or name.endswith((".yaml", ".yml")):
+        file: Traversable = Path(name).expanduser()
+        name = Path(name).stem
+        if not file.is_file():
+            raise ProfileError(f"there is no profile file {file}")
+    else:
+        file = _search(name)
+    known = keys()
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    for entry in _chain(file):
+        _merge(values, sources, entry.key, convert(entry, known), entry.where)
+    for key, value in (overrides or {}).items():
+        if value is not None:
+            _merge(values, sources, key, convert(Entry(key, value, "override"), known), "override")
+    return Profile(name=name, sources=sources, **values)
+
+
+# ---------------------------------------------------------------- files
+
+
+def _search(name: str) -> Traversable:
+    found = files.find_all(_FOLDER, name)
+    if not found:
+        known = list(files.available(_FOLDER))
+        near = files.did_you_mean(name, known) or f"; there are: {', '.join(known)}"
+        folders = ", ".join(str(folder) for folder in files.search_path(_FOLDER))
+        raise ProfileError(f"there is no profile {name!r}{near} (looked in {folders})")
+    return found[0]
+
+
+def _chain(file: Traversable) -> list[Entry]:
+    """Return the entries of *file* and of what it extends, those of the farthest ancestor first."""
+    chain: list[Entry] = []
+    seen = [str(file)]
+    parent: Traversable | None = file
+    while parent is not None:
+        file, parent = parent, None
+        own = list(entries(file))
+        for entry in own:
+            if entry.key == "extends" and entry.value is not None:
+                parent = _parent(file, entry, seen)
+        chain = [entry for entry in own if entry.key != "extends"] + chain
+    return chain
+
+
+def _parent(file: Traversable, entry: Entry, seen: list[str]) -> Traversable:
+    """Return the file that *file* extends. ``mpi.yaml`` may extend the ``mpi`` that it hides."""
+    name = entry.value
+    if not isinstance(name, str):
+        raise ProfileError(f"{entry.where}: key 'extends' has to be one name")
+    if "/" in name:
+        path = Path(str(file)).parent / name
+        found: list[Traversable] = [path] if path.is_file() else []
+    else:
+        found = files.find_all(_FOLDER, name)
+    if not found:
+        near = files.did_you_mean(name, files.available(_FOLDER))
+        raise ProfileError(f"{entry.where}: key 'extends': there is no profile {name!r}{near}")
+    for candidate in found:
+        if str(candidate) not in seen:
+            seen.append(str(candidate))
+            return candidate
+    circle = " → ".join([*(Path(one).stem for one in seen), name])
+    raise ProfileError(f"{entry.where}: key 'extends' goes in a circle: {circle}")
+
+
+def _merge(values: dict[str, Any], sources: dict[str, str], key: str, value: Any, where: str) -> None:
+    if value is None:
+        return
+    old = values.get(key)
+    values[key] = {**old, **value} if isinstance(old, dict) else value
+    sources[key] = where
+
+
+def _dump(value: Any) -> str:
+    """Return *value* as this module reads it back."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (int, float)):
+        return repr(value).removesuffix(".0")
+    plain = isinstance(value, str) and re.fullmatch(r"[\w/.]([\w/. -]*\w)?", value)
+    if plain and value.lower() not in NULLS:
+        return str(value)
+    return json.dumps(list(value) if isinstance(value, tuple) else value, ensure_ascii=False).replace(
+        "$", "$$"
+    )

@@ -1,0 +1,191 @@
+"""Settings files: YAML whose every mistake is named by file, line and key.
+
+::
+
+    file ──entries()──▶ Entry(key, text, "file:line") ──convert(entry, keys)──▶ a value of the key's type
+
+YAML is only used for its shape: a plain value stays the text that was written until the key says what it
+is, so ``on`` can be a word and ``1`` a text. ``$VAR``, ``${VAR}``, ``${VAR:-default}`` and a leading ``~``
+are expanded; ``$$`` is a dollar.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from hpcremote.errors import ProfileError
+from hpcremote.files import did_you_mean
+
+if TYPE_CHECKING:
+    from hpcremote.files import Traversable
+
+_VARIABLE = re.compile(r"\$(?:\$|(\w+)|\{(\w+)(?::-([^}]*))?\}|)")
+_BOOLEANS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+#: Plain values that mean "as if the key were not there".
+NULLS = ("", "~", "null")
+_DEPTH = 4
+
+
+class Key(NamedTuple):
+    """A key of a profile, as the reference shows it. ``kind`` is a Python type in words."""
+
+    name: str
+    kind: str
+    default: Any
+    doc: str
+    unit: str
+    choices: tuple[str, ...]
+    least: float | None
+
+
+class Entry(NamedTuple):
+    """A key and what stands behind it: text, a list or a mapping of text; ``where`` is file and line."""
+
+    key: str
+    value: Any
+    where: str
+
+
+def entries(file: Traversable) -> Iterator[Entry]:
+    """Yield what *file* says, as text: each kind of key knows how to read its own."""
+    import yaml  # here: `import hpcremote` stays light
+
+    try:
+        root = yaml.compose(file.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ProfileError(f"cannot read {file}: {getattr(error, 'strerror', None) or error}") from None
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ProfileError(f"{file}:{line}: not YAML: {error.problem or error.context}") from None
+    except yaml.YAMLError as error:
+        raise ProfileError(f"{file}: not YAML: {' '.join(str(error).split())}") from None
+    if root is None:
+        return
+    if not isinstance(root, yaml.MappingNode):
+        raise ProfileError(f"{file}:{root.start_mark.line + 1}: a profile is lines of `key: value`")
+    first: dict[str, str] = {}
+    for name, value in root.value:
+        key, where = str(name.value), _where(file, name)
+        if key in first:
+            raise ProfileError(f"{where}: key {key!r} is there twice (first at {first[key]})")
+        first[key] = where
+        yield Entry(key, _plain(value, key, file), where)
+
+
+def _where(file: Traversable, node: Any) -> str:
+    return f"{file}:{node.start_mark.line + 1}"
+
+
+def _plain(node: Any, key: str, file: Traversable) -> Any:
+    """Return *node* as text (None for null), or as a list or mapping of such."""
+    if key.count("/") > _DEPTH:  # an alias can even stand for what it stands in
+        raise ProfileError(f"{_where(file, node)}: key {key.partition('/')[0]!r} is nested too deeply")
+    if node.id == "sequence":
+        return [_plain(item, f"{key}/-", file) for item in node.value]
+    if node.id == "mapping":
+        return {str(name.value): _plain(value, f"{key}/{name.value}", file) for name, value in node.value}
+    if node.style is None and node.value.lower() in NULLS:
+        return None
+    return _expand(node.value, key.removesuffix("/-"), _where(file, node))
+
+
+def _expand(text: str, key: str, where: str) -> str:
+    def value_of(match: re.Match[str]) -> str:
+        if match[0] in ("$", "$$"):
+            return "$"
+        name = match[1] or match[2]
+        value = os.environ.get(name)
+        if match[3] is not None:
+            return value or match[3]
+        if value is None:
+            raise ProfileError(
+                f"{where}: key {key!r}: the environment variable {name} is not set"
+                f" (write ${{{name}:-something}} for a default, $$ for a dollar)"
+            )
+        return value
+
+    expanded = _VARIABLE.sub(value_of, text)
+    return os.path.expanduser(expanded) if expanded.startswith("~") else expanded
+
+
+# ---------------------------------------------------------------- values
+
+
+def convert(entry: Entry, keys: Sequence[Key]) -> Any:
+    """Return the entry's value as the type of its key."""
+    known = {key.name: key for key in keys}
+    key = known.get(entry.key)
+    if key is None:
+        near = did_you_mean(entry.key, [*known, "extends"])
+        raise ProfileError(f"{entry.where}: key {entry.key!r} is not known{near}")
+    if entry.value is None:
+        return None
+    read, words = _KINDS[key.kind]
+    try:
+        value = read(entry.value)
+    except (ValueError, TypeError):
+        raise ProfileError(
+            f"{entry.where}: key {key.name!r} has to be {words}, not {repr(entry.value)[:60]}"
+        ) from None
+    if key.choices and value not in key.choices:
+        near = did_you_mean(value, key.choices)
+        raise ProfileError(
+            f"{entry.where}: key {key.name!r} has to be one of {', '.join(key.choices)}, not {value!r}{near}"
+        )
+    if key.least is not None and not value >= key.least:
+        found = f"{value} {key.unit}".rstrip()
+        raise ProfileError(f"{entry.where}: key {key.name!r} has to be at least {key.least:g}, not {found}")
+    return value
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, (str, os.PathLike)):
+        raise TypeError
+    return str(value)
+
+
+def _integer(value: object) -> int:
+    if isinstance(value, (bool, float)):
+        raise TypeError
+    return int(value)  # type: ignore[call-overload, no-any-return]
+
+
+def _number(value: object) -> float:
+    if isinstance(value, bool):
+        raise TypeError
+    return float(value)  # type: ignore[arg-type]
+
+
+def _boolean(value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    try:
+        return _BOOLEANS[_text(value).lower()]
+    except KeyError:
+        raise ValueError from None
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    if not isinstance(value, (list, tuple)):
+        raise TypeError
+    return tuple(_text(item) for item in value)
+
+
+def _mapping(value: object) -> dict[str, str]:
+    if not isinstance(value, Mapping):
+        raise TypeError
+    return {_text(name): _text(item) for name, item in value.items()}
+
+
+_KINDS: dict[str, tuple[Callable[[object], Any], str]] = {
+    "str": (_text, "text"),
+    "int": (_integer, "a whole number"),
+    "int | None": (_integer, "a whole number"),
+    "float": (_number, "a number"),
+    "bool": (_boolean, "true or false"),
+    "tuple[str, ...]": (_texts, "a list of words, as in [--bind-to, core]"),
+    "dict[str, str]": (_mapping, "a mapping of names to text, as in {OMP_NUM_THREADS: 1}"),
+}

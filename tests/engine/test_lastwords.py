@@ -1,0 +1,79 @@
+"""How processes ended, told from what they wrote."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hpcremote.wire.lastwords import SILENT, cause_of, without_marks
+
+PRELUDE = """
+import ctypes, os, signal, sys, time
+from hpcremote.engine.lastwords import LastWords
+words = LastWords(2)
+words.install()
+"""
+
+
+def err_of(body):
+    return subprocess.run([sys.executable, "-c", PRELUDE + body], capture_output=True, text=True, timeout=60).stderr
+
+
+@pytest.mark.parametrize(
+    ("body", "cause"),
+    [
+        ("import faulthandler; faulthandler._sigsegv()", "segmentation fault (SIGSEGV)"),
+        ("ctypes.string_at(0)", "segmentation fault (SIGSEGV)"),
+        ("ctypes.CDLL(None).abort()", "aborted (SIGABRT)"),
+        ("os.kill(os.getpid(), signal.SIGBUS)", "bus error (SIGBUS)"),
+        ("os._exit(3)", "os._exit(3)"),
+        ("os.kill(os.getpid(), signal.SIGTERM); time.sleep(30)", "terminated by SIGTERM"),
+        ("os.kill(os.getpid(), signal.SIGKILL); time.sleep(30)", SILENT),
+        ("print('some output', file=sys.stderr); os.kill(os.getpid(), signal.SIGKILL)", SILENT),
+        ("sys.exit(0)", "it ended by itself (sys.exit, or the end of its program)"),
+        ("words.say('lost its controller'); sys.exit(0)", "lost its controller"),
+        ("words.uninstall(); os._exit(3)", SILENT),
+    ],
+)
+def test_cause(body, cause):
+    assert cause_of(err_of(body)) == cause
+
+
+def test_sigterm_ends_a_process_that_is_stuck_in_c():
+    body = """
+import threading
+threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
+ctypes.PyDLL(None).usleep(200_000)  # holds the GIL
+ctypes.CDLL(None).pause()
+"""
+    assert cause_of(err_of(body)) == "terminated by SIGTERM"
+
+
+def test_children_of_the_user_end_on_their_own_account():
+    body = """
+for how in ("os._exit(4)", "os.kill(os.getpid(), signal.SIGTERM)", "ctypes.string_at(0)"):
+    child = os.fork()
+    if child == 0:
+        exec(how)
+        time.sleep(30)
+    print(os.waitpid(child, 0)[1] != 0, file=sys.stderr, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    text = err_of(body)
+    assert text == "True\nTrue\nTrue\n"
+    assert cause_of(text) == SILENT
+
+
+def test_reports_further_up_are_output_like_any_other():
+    text = err_of("os._exit(3)")
+    assert cause_of(text + "later output\n") == SILENT
+    assert without_marks("a\n" + text.lstrip("\n") + "b") == "a\nb"
+
+
+@given(st.text())
+def test_any_text_has_a_cause(text):
+    assert cause_of(text)
