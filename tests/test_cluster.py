@@ -151,7 +151,7 @@ def test_overrides_reach_controller_and_engines(tmp_path):
     overrides = {"environment": {"COLOUR": "blue"}, "working_dir": str(tmp_path), "interface": "127.0.0.1"}
     with Cluster(n=1, profile="local", **overrides) as rc:
         assert rc[0].apply_sync(os.getcwd) == str(tmp_path)
-        assert rc[0].apply_sync(os.environ.get, "COLOUR") == "blue"
+        assert rc[0].apply_sync(os.getenv, "COLOUR") == "blue"
 
 
 def test_a_profile_by_its_path(tmp_path, monkeypatch):
@@ -180,7 +180,9 @@ def test_asyncio():
     asyncio.run(use())
 
 
-def test_a_cancelled_start_leaves_nothing(tmp_path):
+def test_a_cancelled_start_leaves_nothing(tmp_path, monkeypatch):
+    checkout(monkeypatch)
+
     async def use():
         cluster = Cluster(n=1, profile="local", python=str(waiting_python(tmp_path)))
         with pytest.raises(asyncio.TimeoutError):
@@ -310,7 +312,8 @@ def test_the_end_of_python_is_the_end_of_its_clusters(home):
 
 def test_detached_it_lives_on(home):
     ran = script("Cluster(n=1, profile='local', cluster_id='a', shutdown_atexit=False).start()")
-    assert ran.wait(60) == 0
+    assert ran.communicate(timeout=60)[0] == ""
+    assert ran.returncode == 0
     cluster = Cluster(profile="local", cluster_id="a")
     try:
         assert cluster.status().running

@@ -37,6 +37,7 @@ def test_engine_ids_are_mpi_ranks(rc: hpcremote.Client) -> None:
 
 
 def test_ranks_reduce_what_was_scattered(rc: hpcremote.Client) -> None:
+    @hpcremote.interactive
     def total() -> float:
         from mpi4py import MPI
 

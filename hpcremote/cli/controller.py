@@ -71,6 +71,8 @@ def _leave_nothing(profile_name: str, cluster_id: str, patience: float) -> None:
             found = record.read(folder)
             if found is None or found.mark != mark:
                 return
+            if found.state == "starting" and found.owner.alive():
+                return  # it sees us end, and has a better view of why
             process.end(found.engines, mark, (), polite=patience)
             record.forget(found)
     except AlreadyRunning:

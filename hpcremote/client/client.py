@@ -12,6 +12,7 @@ from __future__ import annotations
 import operator
 import os
 import threading
+import time
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -203,15 +204,22 @@ class Client(Calls):
             raise TypeError("wait_for_engines() must be told how many engines to wait for")
         if not block:
             return _in_thread(self._wait_for_engines, wanted, timeout)
-        if interactive or (interactive is None and in_ipython()):
-            with progress_bar(wanted, "engines", widget=widget) as bar:
-                while len(self) < wanted and self.link.lost is None and not _is_over(timeout):
-                    step = 0.2 if timeout is None or timeout < 0 else min(0.2, timeout)
-                    self.link.wait(lambda: len(self) >= wanted, step)
-                    timeout = timeout if timeout is None or timeout < 0 else timeout - step
-                    bar.update(min(len(self), wanted))
+        if len(self) < wanted and (interactive or (interactive is None and in_ipython())):
+            timeout = self._show_engines_coming(wanted, timeout, widget)
         self._wait_for_engines(wanted, timeout)
         return None
+
+    def _show_engines_coming(self, wanted: int, timeout: float | None, widget: bool | None) -> float | None:
+        """Show progress until the engines are there or the time is over; return the time that is left."""
+        left = seconds(timeout)
+        deadline = None if left is None else time.monotonic() + left
+        with progress_bar(wanted, "engines", widget=widget) as bar:
+            while len(self) < wanted and self.link.lost is None and left != 0:
+                bar.update(len(self))
+                self.link.wait(lambda: len(self) >= wanted, 0.2 if left is None else min(0.2, left))
+                left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            bar.update(min(len(self), wanted))
+        return left
 
     def _wait_for_engines(self, wanted: int, timeout: float | None) -> None:
         if not self.link.wait(lambda: len(self.link.engines) >= wanted, seconds(timeout)):
@@ -343,10 +351,6 @@ def _pick(ids: list[int], target: int) -> int:
         shown = ", ".join(map(str, ids[:20])) + (", ..." if len(ids) > 20 else "")
         raise IndexError(f"there is no engine {target}; there are: {shown}")
     return target
-
-
-def _is_over(timeout: float | None) -> bool:
-    return timeout == 0
 
 
 def _in_thread(call: Any, *args: Any) -> Future[None]:

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from hpcremote.client.metadata import Metadata, moment
+from hpcremote.client.reply import ExecuteReply
 from hpcremote.errors import EngineError, HPCRemoteError, PayloadError, TaskAborted
 from hpcremote.wire import failure, payload
 from hpcremote.wire.frames import Frame
@@ -208,7 +209,10 @@ class Flight:
             raise RuntimeError(f"engine {self.targets[seat]} has not answered")
         try:
             if result.status == "ok":
-                return payload.load(payload.from_part(result.part, self._frames.get(seat, ())))
+                value = payload.load(payload.from_part(result.part, self._frames.get(seat, ())))
+                return (
+                    value if self.method != "execute" or value is None else ExecuteReply(value, result.engine)
+                )
             return Raised(self._error_in(seat, result))
         except Exception as error:  # noqa: BLE001 - unpickling runs the user's code, which may raise anything
             return Raised(self._unreadable(seat, error))
@@ -309,6 +313,8 @@ class Flight:
             )
             if result.status != "ok":
                 known["error"] = self.outcome(seat).error
+            elif self.method == "execute" and isinstance(shown := self.outcome(seat), ExecuteReply):
+                known["execute_result"] = shown.record
         return known
 
     def times(self, seat: int) -> tuple[float, float, float]:

@@ -139,7 +139,7 @@ class Link:
             parcels: list[Parcel] = [(message, ()) for message in messages]
             parcels[-1] = (messages[-1], frames)
             if session.open <= EAGER or frames:
-                self._channel.send(parcels)
+                self._channel.send_guarded(parcels)
             else:
                 for parcel in parcels:
                     self._channel.post(parcel)

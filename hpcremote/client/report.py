@@ -9,26 +9,18 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
-from hpcremote.client.flight import Flight
+from hpcremote.client.arrival import Arrival
 from hpcremote.client.metadata import Metadata
-from hpcremote.client.progress import progress_bar
+from hpcremote.client.progress import in_ipython, progress_bar
+from hpcremote.client.reply import display_replies
 from hpcremote.client.stream import OutputPrinter
 
 
-class Report:
+class Report(Arrival):
     """The reporting half of :class:`hpcremote.AsyncResult`."""
 
-    _seats: Sequence[tuple[Flight, int]]
     _single: bool
     _fname: str
-
-    def wait(self, timeout: float | None = -1, return_when: str | None = None) -> Any:
-        """Wait until the result is there."""
-        raise NotImplementedError
-
-    def ready(self) -> bool:
-        """Say whether the result is there."""
-        raise NotImplementedError
 
     # ------------------------------------------------------------ metadata
 
@@ -164,7 +156,8 @@ class Report:
         Args:
             groupby: ``type`` prints all stdout, then all stderr; ``engine`` engine by engine;
                 ``order`` is the same as ``type`` here.
-            result_only: print nothing (results of calls are not displayed by hpcremote).
+            result_only: only display what the last lines of ``execute(code, silent=False)`` show; that is
+                done in IPython only.
 
         Raises:
             ValueError: *groupby* is none of these.
@@ -172,8 +165,12 @@ class Report:
         if groupby not in ("type", "engine", "order"):
             raise ValueError(f"groupby is 'type', 'engine' or 'order', not {groupby!r}")
         self.wait()
-        if result_only:
-            return
+        if not result_only:
+            self._print_outputs(groupby)
+        if in_ipython():
+            display_replies([flight.outcome(seat) for flight, seat in self._seats])
+
+    def _print_outputs(self, groupby: str) -> None:
         rows = [(stream, seat) for stream in (1, 2) for seat in range(len(self._seats))]
         if groupby == "engine":
             rows.sort(key=lambda row: row[1])

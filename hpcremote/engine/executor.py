@@ -43,17 +43,20 @@ class Executor:
         self._shm = ""
         self._done: list[tuple[m.Done, Sequence[Frame]]] = []
         self._oldest = 0.0
+        self._idle = True
         self._stop_seen = 0.0
         self._interrupted = False
+        self._in_user_code = False
         self._output_lock = threading.Lock()  # a call's output is collected by one thread at a time
 
     def run(self, link: Link, output: Capture, *, shm: str, controller_timeout: float) -> str:
         """Run jobs; return why the engine ends."""
         self._link, self._output, self._shm = link, output, shm
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGINT, self._on_sigint)
         while True:
-            left = controller_timeout - link.seconds_alone()
-            link.wait(self._something, left if link.lost_since is not None else None)
+            if not self._something():
+                self._idle = True
+                link.wait(self._something, None)
             if reason := self._must_end(controller_timeout):
                 return reason
             work = link.take()
@@ -87,7 +90,10 @@ class Executor:
     def _do(self, job: Job) -> tuple[m.Done, Sequence[Frame]]:
         assert self._output is not None  # noqa: S101
         run = job.run
-        self._output.mark()
+        if self._idle:
+            # What background threads and children wrote meanwhile belongs to no call.
+            self._idle = False
+            self._output.mark()
         started = time.time()
         status, pieces = self._perform(job)
         completed = time.time()
@@ -103,14 +109,19 @@ class Executor:
             if job.undefined:
                 raise HPCRemoteError("the function's definition is not on the engine any more, nor at its client")
             pieces = self._pieces(run, job.frames)
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            try:
-                value = self._operations.perform(run.op, None, run.digest, pieces)
-            finally:
-                signal.signal(signal.SIGINT, signal.SIG_IGN)
+            self._in_user_code = True
+            value = self._operations.perform(run.op, None, run.digest, pieces)
+            self._in_user_code = False
             return "ok", dump_result(value)
         except BaseException as error:  # noqa: BLE001 - whatever user code raises is its caller's
+            self._in_user_code = False
             return "error", [capture(error)]
+
+    def _on_sigint(self, _signum: int, _frame: object) -> None:
+        """Interrupt the user's code, and nothing else."""
+        if self._in_user_code:
+            self._in_user_code = False
+            raise KeyboardInterrupt
 
     def _pieces(self, run: m.Run, frames: Sequence[Frame]) -> list[Any]:
         part = run.part

@@ -11,6 +11,7 @@ import atexit
 import faulthandler
 import os
 import signal
+from contextlib import suppress
 from typing import NoReturn
 
 from hpcremote.wire.lastwords import MARK
@@ -31,7 +32,7 @@ class LastWords:
         # One stack, then the default action: the process ends at once. The parser knows the form.
         faulthandler.register(signal.SIGTERM, self._fd, all_threads=False, chain=True)
         os.register_at_fork(after_in_child=self._in_child)
-        os._exit = self._on_exit  # type: ignore[assignment]
+        os._exit = self._on_exit
         atexit.register(self.say, "it ended by itself (sys.exit, or the end of its program)")
 
     def uninstall(self) -> None:
@@ -47,7 +48,8 @@ class LastWords:
         if self._said or os.getpid() != self._pid:  # a forked child of the user's ends on its own account
             return
         self._said = True
-        os.write(self._fd, f"\n{MARK}{what}\n".encode())
+        with suppress(OSError):  # a full disk, at the very end
+            os.write(self._fd, f"\n{MARK}{what}\n".encode())
 
     def _in_child(self) -> None:
         # A child that the user forks shares the file, and its end is not ours.

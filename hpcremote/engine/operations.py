@@ -61,7 +61,9 @@ class Operations:
         try:
             operation = self._operations[op]
         except KeyError:
-            raise LookupError(f"engines do not know the operation {op!r}: the client is of another version") from None
+            raise LookupError(
+                f"the engine knows no operation {op!r}: the client is of another version"
+            ) from None
         return operation(digest, pieces)
 
     def answer(
@@ -76,10 +78,10 @@ class Operations:
     def _apply(self, digest: bytes, pieces: Sequence[Buffer]) -> Any:
         loading = scope.begin_loading()
         inline, args, kwargs = payload.load(pieces)
-        arrived = loading.scopes
+        arrived = scope.carrying(loading.scopes) if loading.scopes else ()
         function, scopes = self.functions.load(digest) if digest else self.functions.load_inline(inline)
         if arrived:
-            scopes = (*scope.carrying(arrived), *scopes)
+            scopes = (*arrived, *scopes)
         if scopes:
             return _call_within(scopes, function, args, kwargs)
         value = function(*args, **kwargs)

@@ -89,15 +89,18 @@ def representations(value: Any) -> dict[str, Any]:
     if isinstance(value, type):
         return shown
     for mime, method in _MIME_REPRS.items():
-        try:
-            rich = getattr(value, method)()
-        except Exception:  # noqa: BLE001, PERF203 - most objects have none, and a broken one must not hide the others
-            continue
-        if isinstance(rich, tuple):  # (data, metadata)
-            rich = rich[0]
+        rich = _rich(value, method)
         if rich is not None:
             shown[mime] = rich
     return shown
+
+
+def _rich(value: Any, method: str) -> Any:
+    try:
+        rich = getattr(value, method)()
+    except Exception:  # noqa: BLE001 - most objects have no such method, and a broken one must not hide the others
+        return None
+    return rich[0] if isinstance(rich, tuple) else rich  # (data, metadata)
 
 
 def _parse(code: str, name: str) -> ast.Module:
@@ -106,7 +109,7 @@ def _parse(code: str, name: str) -> ast.Module:
     except SyntaxError as error:
         line = (error.text or "").rstrip("\n")
         if _MAGIC.match(line):
-            note = f"IPython magics and shell lines do not exist on engines: {line.strip()!r} must be written in Python"
+            note = f"IPython magics and shell lines do not exist on engines: write {line.strip()!r} in Python"
             error.__notes__ = [note]  # type: ignore[attr-defined, unused-ignore]
         raise
 

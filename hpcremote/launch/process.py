@@ -162,9 +162,10 @@ def wait_gone(processes: Iterable[Process], children: Iterable[Child], seconds: 
     deadline = time.monotonic() + seconds
     left = list(processes)
     while True:
-        for child in children:
-            child.exit_code()  # reaps it: a zombie would keep its pid
-        left = [process for process in left if process.alive()]
+        # A child is asked for its exit code: that reaps it, and waits for its last thread. (/proc shows
+        # a process as a zombie once its main thread has ended.)
+        ours = {child.process: child.exit_code() is None for child in children}
+        left = [process for process in left if ours.get(process, process.alive())]
         if not left or time.monotonic() >= deadline:
             return not left
         time.sleep(_LOOK_AGAIN)

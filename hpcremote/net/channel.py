@@ -44,8 +44,14 @@ from hpcremote.wire.frames import FrameError, Parcel, pack, unpack
 NAP = 0.005
 #: Payload frames from this size on are sent without a copy.
 ZERO_COPY = 65_536
+#: After it sent what was posted, the reader looks for more after this long, in milliseconds.
+LINGER = 1.0
 #: At most this many messages go into one batch.
 BATCH = 256
+
+# Plain numbers: arithmetic on the enums costs more than the calls that take them.
+_NOBLOCK = int(zmq.NOBLOCK)
+_NOBLOCK_MORE = int(zmq.NOBLOCK | zmq.SNDMORE)
 
 Deliver = Callable[[Sequence[Parcel]], None]
 
@@ -95,6 +101,7 @@ class Channel:
         self._asleep = False  # the background thread sleeps until a reader leaves
         self._resume = threading.Event()
         self._outbox: list[Parcel] = []
+        self._flushing = False  # the reader looks at the outbox again within LINGER
         self._closed = False
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) if hasattr(os, "eventfd") else -1
         self._wake_write = self._wake
@@ -113,7 +120,7 @@ class Channel:
     def send(self, parcels: Sequence[Parcel]) -> bool:
         """Send what was posted, then *parcels*, now; return False if there is no connection."""
         with self._guard():
-            return self._send(parcels)
+            return self.send_guarded(parcels)
 
     def post(self, parcel: Parcel) -> None:
         """Send *parcel* soon, together with what else is posted by then.
@@ -124,7 +131,8 @@ class Channel:
         outbox.append(parcel)
         if len(outbox) >= BATCH:
             self.send(())
-        elif len(outbox) == 1:
+        elif not self._flushing:
+            self._flushing = True
             self.wake()
 
     def flush(self) -> None:
@@ -132,7 +140,8 @@ class Channel:
         if self._outbox:
             self.send(())
 
-    def _send(self, parcels: Sequence[Parcel]) -> bool:
+    def send_guarded(self, parcels: Sequence[Parcel]) -> bool:
+        """Send now, as :meth:`send` does, for a caller that puts interrupts off itself."""
         with self._lock:
             if self._closed:
                 return False
@@ -140,8 +149,13 @@ class Channel:
             sent = True
             for batch in _batches([*posted, *parcels] if posted else parcels):
                 sent = self._send_batch(batch) and sent
-        # Sending may have consumed the edge of the descriptor that another thread polls.
-        if self._reader.locked() and self._reader_id != threading.get_ident():
+            # Sending may have consumed the edge of the descriptor that another thread polls.
+            stolen = (
+                self._reader.locked()
+                and self._reader_id != threading.get_ident()
+                and readable(self._socket)
+            )
+        if stolen:
             self._nudge()
         return sent
 
@@ -149,11 +163,11 @@ class Channel:
         frames = pack(batch)
         try:
             if len(frames) == 1:
-                self._socket.send(frames[0], zmq.NOBLOCK)
+                self._socket.send(frames[0], _NOBLOCK)
                 return True
             last = len(frames) - 1
             for index, frame in enumerate(frames):
-                flags = zmq.NOBLOCK if index == last else zmq.NOBLOCK | zmq.SNDMORE
+                flags = _NOBLOCK if index == last else _NOBLOCK_MORE
                 self._socket.send(frame, flags, copy=memoryview(frame).nbytes < ZERO_COPY)
         except zmq.Again:
             return False
@@ -174,6 +188,8 @@ class Channel:
         Raises:
             KeyboardInterrupt: in the main thread, after everything received was delivered.
         """
+        if done():
+            return True
         deadline = None if timeout is None else time.monotonic() + timeout
         if self._outbox:
             self.flush()
@@ -242,13 +258,19 @@ class Channel:
             if done():
                 return
             if self._outbox:
-                self._send(())
-                continue
-            timeout = None
+                self._flushing = True
+                self.send_guarded(())
+                timeout: float | None = LINGER
+            else:
+                self._flushing = False
+                if self._outbox:  # posted just before, by a thread that relied on us
+                    continue
+                timeout = None
             if deadline is not None:
-                timeout = max(0.0, (deadline - time.monotonic()) * 1000)
-                if timeout <= 0:
+                left = (deadline - time.monotonic()) * 1000
+                if left <= 0:
                     return
+                timeout = left if timeout is None else min(left, timeout)
             fired = self._sleep(timeout)
 
     def _sleep(self, milliseconds: float | None) -> bool:
@@ -280,13 +302,13 @@ class Channel:
             if self._closed or not (certain or readable(self._socket)):
                 return []
             try:
-                frame = self._socket.recv(zmq.NOBLOCK, copy=False)
+                frame = self._socket.recv(_NOBLOCK, copy=False)
             except zmq.Again:
                 return []
             head = frame.bytes
             frames = []
             while frame.more:
-                frame = self._socket.recv(zmq.NOBLOCK, copy=False)
+                frame = self._socket.recv(_NOBLOCK, copy=False)
                 frames.append(memoryview(frame))
         try:
             return unpack(head, frames)

@@ -36,7 +36,9 @@ def context() -> zmq.Context[zmq.Socket[bytes]]:
     import os
 
     with _lock:
-        return _contexts.setdefault(os.getpid(), zmq.Context())
+        if os.getpid() not in _contexts:
+            _contexts[os.getpid()] = zmq.Context()
+        return _contexts[os.getpid()]
 
 
 def addresses(connection: Connection) -> list[str]:

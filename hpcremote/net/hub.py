@@ -37,6 +37,9 @@ _log = logging.getLogger("hpcremote.controller")
 TURN = 256
 #: Payload frames from this size on are sent without a copy.
 ZERO_COPY = 65_536
+# Plain numbers: arithmetic on the enums costs more than the calls that take them.
+_NOBLOCK = int(zmq.NOBLOCK)
+_NOBLOCK_MORE = int(zmq.NOBLOCK | zmq.SNDMORE)
 
 
 class Peer(NamedTuple):
@@ -170,12 +173,12 @@ class Hub:
         """Take what is there from a router that has something."""
         router = self._routers[index]
         for _ in range(TURN):
-            peer = Peer(index, router.recv(zmq.NOBLOCK))
-            head = router.recv(zmq.NOBLOCK, copy=False)
+            peer = Peer(index, router.recv(_NOBLOCK))
+            head = router.recv(_NOBLOCK, copy=False)
             frames = []
             more = head.more
             while more:
-                frame = router.recv(zmq.NOBLOCK, copy=False)
+                frame = router.recv(_NOBLOCK, copy=False)
                 frames.append(frame)
                 more = frame.more
             if peer not in self._known:
@@ -225,10 +228,10 @@ class Hub:
         frames = pack(parcels)
         last = len(frames) - 1
         try:
-            router.send(peer.name, zmq.SNDMORE | zmq.NOBLOCK)
+            router.send(peer.name, _NOBLOCK_MORE)
             for index, frame in enumerate(frames):
                 big = index > 0 and (isinstance(frame, zmq.Frame) or len(frame) >= ZERO_COPY)
-                router.send(frame, zmq.NOBLOCK | (0 if index == last else zmq.SNDMORE), copy=not big)
+                router.send(frame, _NOBLOCK if index == last else _NOBLOCK_MORE, copy=not big)
         except zmq.ZMQError as error:
             if error.errno != zmq.EHOSTUNREACH:
                 raise

@@ -1,4 +1,4 @@
-"""What we use of cloudpickle's inside, in one place, so that a new version of it can be checked against this."""
+"""What we use of cloudpickle's inside, in one place, so that new versions of it can be checked against it."""
 
 from __future__ import annotations
 

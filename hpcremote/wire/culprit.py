@@ -7,6 +7,7 @@ The object is taken apart, and each part pickled on its own, down to the smalles
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from types import FunctionType, MethodType
 from typing import Any
 
@@ -67,9 +68,7 @@ def _parts(obj: Any) -> Iterator[tuple[str, Any]]:
 
 def _parts_of_function(function: FunctionType) -> Iterator[tuple[str, Any]]:
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
-        try:
+        with suppress(ValueError):  # not assigned yet
             yield f" (its variable {name!r})", cell.cell_contents
-        except ValueError:  # not assigned yet
-            continue
     yield from ((" (a default argument)", value) for value in function.__defaults__ or ())
     yield from ((f" (its attribute {name!r})", value) for name, value in vars(function).items())

@@ -66,7 +66,8 @@ def resolve(name: str) -> Any:
     try:
         return eval(name, namespace)  # noqa: S307 - evaluating users' expressions is what an engine is for
     except NameError as error:
-        raise NameError(f"{error} on this engine, asked for by Reference({name!r})", name=error.name) from None
+        message = f"{error} on this engine, asked for by Reference({name!r})"
+        raise NameError(message, name=error.name) from None
 
 
 # ------------------------------------------------------------------ require, depend
@@ -150,7 +151,8 @@ class Requirement:
             try:
                 __import__(name)
             except ImportError as error:
-                raise UnmetDependency(f"{_name(self.func)} requires {name!r}: {error}; it did not run") from error
+                message = f"{_name(self.func)} requires {name!r}: {error}; it did not run"
+                raise UnmetDependency(message) from error
             top = name.partition(".")[0]
             space[top] = sys.modules[top]
         space.update(self.objects)
@@ -174,7 +176,7 @@ def require(*objects: ModuleType | str | Callable[..., Any], **named: Any) -> Ca
         elif callable(item) and hasattr(item, "__name__"):
             named[item.__name__] = item
         else:
-            raise TypeError(f"@require takes modules, names of modules and functions, and name=object; not {item!r}")
+            raise TypeError(f"@require takes modules, their names, functions, and name=object; not {item!r}")
 
     def decorate(func: Callable[..., Any]) -> dependent:
         return dependent(func, Requirement(func, tuple(modules), named))
@@ -183,7 +185,7 @@ def require(*objects: ModuleType | str | Callable[..., Any], **named: Any) -> Ca
 
 
 def interactive(func: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a module's function as if it had been defined at the prompt: its globals are the engine's namespace."""
+    """Return a module's function as if defined at the prompt: with the engine's namespace as globals."""
     if isinstance(func, FunctionType):
         space = vars(sys.modules["__main__"])
         made = FunctionType(func.__code__, space, func.__name__, func.__defaults__, func.__closure__)
@@ -196,10 +198,12 @@ def interactive(func: Callable[..., Any]) -> Callable[..., Any]:
 
 def _globals_of(func: Any) -> dict[str, Any]:
     while not isinstance(func, FunctionType):
-        inner = getattr(func, "func", None) or getattr(func, "__func__", None) or getattr(func, "__wrapped__", None)
-        if inner is None:
+        for name in ("func", "__func__", "__wrapped__"):
+            if hasattr(func, name):
+                func = getattr(func, name)
+                break
+        else:
             return engine_namespace() or vars(sys.modules["__main__"])
-        func = inner
     return func.__globals__
 
 

@@ -2,7 +2,7 @@
 
 ::
 
-    engine: except BaseException as e ──capture──▶ bytes ──▶ client: rebuild ──▶ RemoteError, __cause__ = e again
+    engine: except ... as e ──capture──▶ bytes ──▶ client: rebuild ──▶ RemoteError, its __cause__ e again
 
 The text of the traceback is made on the engine, where the source lines are. The exception itself travels
 too, where it pickles. Neither end ever fails over an exception that misbehaves, and sizes are bounded.
@@ -61,7 +61,8 @@ def rebuild(data: bytes, engine_info: dict[str, object]) -> HPCRemoteError:
     try:
         failure = _decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        return RemoteError("UnreadableFailure", f"the engine's report cannot be read: {error}", "", engine_info)
+        message = f"the engine's report cannot be read: {error}"
+        return RemoteError("UnreadableFailure", message, "", engine_info)
     remote = RemoteError(failure.ename, failure.evalue, failure.traceback, engine_info)
     original = _unpickled(failure.exception)
     if isinstance(original, HPCRemoteError) and not isinstance(original, RemoteError):
@@ -108,7 +109,7 @@ def _old_notes(error: BaseException) -> str:
 
 
 def _trim(whole: traceback.TracebackException) -> None:
-    """Take hpcremote's own frames, and the middle of endless recursion, out of the traceback and its causes."""
+    """Take hpcremote's own frames, and the middle of endless recursion, out of it and its causes."""
     todo: list[traceback.TracebackException | None] = [whole]
     while todo:
         item = todo.pop()

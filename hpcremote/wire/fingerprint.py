@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from types import (
     BuiltinFunctionType,
+    CellType,
     CodeType,
     FunctionType,
     GetSetDescriptorType,
@@ -29,7 +30,8 @@ from weakref import ref
 from hpcremote.wire import codes, pickler
 
 _ATOMS = frozenset(
-    {type(None), bool, int, float, complex, str, bytes, type(...), type(NotImplemented), range, slice, CodeType}
+    {type(None), bool, int, float, complex, str, bytes, range, slice}
+    | {type(...), type(NotImplemented), CodeType}
     | {BuiltinFunctionType, MethodDescriptorType, WrapperDescriptorType}
     | {GetSetDescriptorType, MemberDescriptorType}
 )
@@ -37,6 +39,17 @@ _ATOMS = frozenset(
 _DERIVED = frozenset({"_abc_impl", "__dataclass_fields__", "__dataclass_params__", "__weakref__", "__dict__"})
 _MISSING: Any = object()
 _MAX_ITEMS = 1000
+
+
+#: What leads on to other values, and does not change itself.
+_PARTS: dict[type, Callable[[Any], Iterable[Any]]] = {
+    tuple: iter,
+    frozenset: iter,
+    partial: lambda value: (value.func, value.args, value.keywords, vars(value)),
+    staticmethod: lambda value: (value.__func__,),
+    classmethod: lambda value: (value.__func__,),
+    property: lambda value: (value.fget, value.fset, value.fdel),
+}
 
 
 class _Unchecked(Exception):
@@ -88,26 +101,13 @@ class Fingerprint:
         self._seen.clear()
 
     def _take(self, value: Any, kind: type) -> None:
-        if kind is FunctionType:
+        if kind is FunctionType or isinstance(value, type):
             if not pickler.by_reference(value):
-                self._add_function(value)
-        elif isinstance(value, type):
-            if not pickler.by_reference(value):
-                self._add_class(value)
-        elif kind is tuple or kind is frozenset:
-            for item in value:
-                self.add(item)
+                (self._add_function if kind is FunctionType else self._add_class)(value)
         elif kind in (list, set, dict):
             self._add_container(value, kind)
-        elif kind is partial:
-            self.add(value.func)
-            self.add(value.args)
-            self.add(value.keywords)
-            self.add(vars(value))
-        elif kind in (staticmethod, classmethod):
-            self.add(value.__func__)
-        elif kind is property:
-            for part in (value.fget, value.fset, value.fdel):
+        elif kind in _PARTS:
+            for part in _PARTS[kind](value):
                 self.add(part)
         elif kind.__name__ != "ufunc":
             raise _Unchecked
@@ -156,7 +156,7 @@ def take(function: FunctionType) -> Fingerprint | None:
     return fingerprint
 
 
-def _same_function(  # noqa: PLR0911, PLR0913, PLR0917 - the hottest path of a call: one test after the other
+def _same_function(
     function: Callable[[], FunctionType | None],
     code: CodeType,
     defaults: Any,
@@ -207,10 +207,11 @@ _EMPTY_CELL = "a cell without a value"  # compared by identity
 
 
 def _contents(function: FunctionType) -> list[Any]:
-    contents = []
-    for cell in function.__closure__ or ():
-        try:
-            contents.append(cell.cell_contents)
-        except ValueError:  # not assigned yet
-            contents.append(_EMPTY_CELL)
-    return contents
+    return [_content(cell) for cell in function.__closure__ or ()]
+
+
+def _content(cell: CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # not assigned yet
+        return _EMPTY_CELL

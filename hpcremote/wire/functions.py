@@ -54,7 +54,7 @@ def pack_function(function: Callable[..., Any]) -> PackedFunction:
     if entry is not None and entry.function() is function and entry.fingerprint.holds():
         return entry.packed
     packed = _pack(function)
-    if type(function) is FunctionType and not by_reference(function):
+    if packed.digest and type(function) is FunctionType:
         _remember(function, packed)
     return packed
 
@@ -205,20 +205,13 @@ class FunctionCache:
         Raises:
             KeyError: it is not here (any more).
         """
-        loaded = self._loaded.get(digest)
-        if loaded is not None:
-            return loaded
-        data = self._data[digest]
         self._data.move_to_end(digest)
-        return self._load(digest, data)
+        return self._loaded.get(digest) or self._load(digest, self._data[digest])
 
     def load_inline(self, data: bytes) -> Loaded:
         """Return the function that *data*, out of a call, defines."""
-        loaded = self._loaded.get(data)
-        if loaded is None:
-            self.define(data, data)
-            loaded = self._load(data, data)
-        return loaded
+        self.define(data, data)
+        return self.load(data)
 
     def _load(self, key: bytes, data: bytes) -> Loaded:
         loaded, reusable = _load(data)

@@ -13,7 +13,9 @@ _FATAL = re.compile(r"^Fatal Python error: (.+)$")
 #: faulthandler's own form for one thread: what an engine registers it for is SIGTERM.
 _TERMINATED = "Stack (most recent call first):"
 #: What may follow the first line of a report of faulthandler's.
-_REPORT = re.compile(r"\s|$|Current thread |Thread 0x|Stack \(most|Extension modules: |Python runtime state: |<no ")
+_REPORT = re.compile(
+    r"\s|$|Current thread |Thread 0x|Stack \(most|Extension modules: |Python runtime state: |<no "
+)
 _SIGNALS = {
     "segmentation fault": "SIGSEGV",
     "aborted": "SIGABRT",

@@ -53,10 +53,7 @@ def dump_call(
         return _pieces((function, args, kwargs), _dump_value)
     except Exception as error:
         for what, value in _arguments(args, kwargs):
-            try:
-                _pieces(value, _dump_value)
-            except Exception as cause:
-                raise _refusal(value, f"{what} of {name}", cause) from cause
+            dump(value, what=f"{what} of {name}")
         raise _refusal((args, kwargs), f"the arguments of {name}", error) from error
 
 
@@ -137,7 +134,7 @@ def use_pickler(name: str) -> None:
         ValueError: there is no such pickler.
         ImportError: dill is not installed.
     """
-    global _dump_value, _dump_result  # noqa: PLW0603 - a setting of the process, as in ipyparallel
+    global _dump_value, _dump_result
     if name not in _PICKLERS:
         raise ValueError(f"no pickler is called {name!r}: use one of {', '.join(_PICKLERS)}")
     if name == "dill":
@@ -214,6 +211,8 @@ def _arguments(args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[tuple[str
 def _refusal(obj: Any, what: str, error: Exception, thorough: _Dump | None = None) -> PayloadError:
     if isinstance(error, PayloadError):
         return error
+    if isinstance(error, MemoryError):
+        return PayloadError(f"{what}: {culprit.reason(error)}")
     dumper = thorough or _dump_value
     path, part, cause = culprit.blame(obj, lambda value: _pieces(value, dumper), error)
     inside = f" at {path.strip()}" if path else ""

@@ -18,12 +18,12 @@ import sys
 from collections.abc import Callable
 from functools import _lru_cache_wrapper, partial
 from types import BuiltinFunctionType, FunctionType, MethodDescriptorType, ModuleType
-from typing import Any, Union
+from typing import Any
 
 from hpcremote.wire import arrays, cloud, codes, rebuild
 from hpcremote.wire.scope import Scope
 
-Buffer = Union[bytes, bytearray, memoryview]
+Buffer = bytes | bytearray | memoryview
 OnBuffer = Callable[[pickle.PickleBuffer], Any]
 
 _NATIVE = b"_main__"
@@ -121,7 +121,7 @@ _REAL_BUILTINS: dict[str, Any] = vars(sys.modules["builtins"])
 def needs(
     function: FunctionType, module: ModuleType | None
 ) -> tuple[dict[str, Any], dict[str, str], dict[str, str]]:
-    """Return what travels with *function* (helpers, modules by name), and what is data and does not (hints)."""
+    """Return what travels with *function* (helpers, modules by name), and hints at the data that does not."""
     carried: dict[str, Any] = {}
     modules: dict[str, str] = {}
     hints: dict[str, str] = {}
@@ -211,7 +211,9 @@ def _reduce_class(reduced: tuple[Any, ...]) -> tuple[Any, ...]:
 
 def _importable(wrapper: Any) -> bool:
     module = sys.modules.get(getattr(wrapper, "__module__", None) or "")
-    return module is not None and module.__name__ != "__main__" and _find(module, wrapper.__qualname__) is wrapper
+    if module is None or module.__name__ == "__main__":
+        return False
+    return _find(module, wrapper.__qualname__) is wrapper
 
 
 def _find(module: ModuleType, qualname: str) -> Any:
@@ -248,4 +250,5 @@ def _annotations(function: FunctionType) -> dict[str, Any]:
 def _as_text(value: Any) -> Any:
     if isinstance(value, _PLAIN_ANNOTATIONS) or (type(value) is type and value.__module__ == "builtins"):
         return value
-    return value.__qualname__ if isinstance(value, type) else repr(value)
+    # type(), because Python 3.10 takes list[int] for an instance of type
+    return value.__qualname__ if issubclass(type(value), type) else repr(value)

@@ -12,6 +12,7 @@ import functools
 import marshal
 import weakref
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from types import CellType, FunctionType
 from typing import Any, NamedTuple
 
@@ -49,9 +50,9 @@ def make_function(scope: Scope, version: tuple[int, int], code: bytes, name: str
     """
     if tuple(version) != VERSION:
         raise PayloadError(
-            f"the function {name} was defined under Python {version[0]}.{version[1]} and cannot run here under"
-            f" Python {VERSION[0]}.{VERSION[1]}: run the client and the engines with the same Python, or put the"
-            " function into a module that both can import"
+            f"the function {name} was defined under Python {version[0]}.{version[1]} and cannot run here"
+            f" under Python {VERSION[0]}.{VERSION[1]}: run the client and the engines with the same Python,"
+            " or put the function into a module that both can import"
         )
     closure = tuple(CellType() for _ in range(cells)) if cells else None
     space = scope.globals
@@ -70,7 +71,7 @@ def fill_function(function: FunctionType, values: Sequence[Any]) -> None:
     """Give *function* the rest of its state."""
     state = FunctionState(*values)
     function.__defaults__ = state.defaults
-    function.__kwdefaults__ = state.kwdefaults  # type: ignore[assignment]
+    function.__kwdefaults__ = state.kwdefaults
     for cell, value in zip(function.__closure__ or (), state.cells, strict=True):
         if value:
             cell.cell_contents = value[0]
@@ -83,10 +84,9 @@ def fill_function(function: FunctionType, values: Sequence[Any]) -> None:
         function.__annotations__ = state.annotations
     state.scope.carry(state.carried, state.modules, state.hints)
     for name in state.submodules:
-        try:
+        # Found by likeness of names. If one is needed and missing, Python says so where it is used.
+        with suppress(ImportError):
             __import__(name)
-        except ImportError:  # found by likeness of names; if it is needed, the attribute will be missed
-            continue
     code = function.__code__
     remember(code.co_filename, code.co_firstlineno, state.source)
 
@@ -101,7 +101,7 @@ _arrived: weakref.WeakSet[type] = weakref.WeakSet()
 
 
 def make_class(maker: Callable[..., type], arguments: Sequence[Any]) -> type:
-    """Return the class that cloudpickle's *maker* makes, or finds again by the id that it tracks classes by."""
+    """Return the class that cloudpickle's *maker* makes, or finds again by the id that it gave it."""
     known = CLASSES_BY_ID.get(arguments[-2])
     made = maker(*arguments)
     if made is not known:

@@ -169,7 +169,7 @@ def _merged(base: Any, scopes: Iterable[Scope]) -> Namespace:
 
 
 def _builtins_of(namespace: Namespace) -> Namespace:
-    found = namespace.get("__builtins__", builtins)
+    found: Any = namespace.get("__builtins__", builtins)
     return found if isinstance(found, dict) else vars(found)
 
 

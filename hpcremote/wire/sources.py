@@ -38,7 +38,7 @@ def remember(filename: str, first: int, lines: Sequence[str]) -> None:
     if not lines:
         return
     known = linecache.cache.get(filename)
-    text = list(known[2]) if known is not None and len(known) == 4 else []  # noqa: PLR2004 - a loaded entry
+    text = list(known[2]) if known is not None and len(known) == 4 else []
     text += ["\n"] * (first - 1 - len(text))
     text[first - 1 : first - 1 + len(lines)] = lines
     # Without a time stamp, linecache.checkcache() leaves the entry alone.

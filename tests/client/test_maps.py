@@ -31,7 +31,9 @@ def test_lists_come_back(dist: str, items: list[int], parts: int) -> None:
     dtype=st.sampled_from(["f8", "i2", "c16", "?", "S3", "M8[s]", "f4,i8"]),
     inner=st.sampled_from([(), (2,), (0, 3)]),
 )
-def test_arrays_come_back_with_their_dtype(dist: str, length: int, parts: int, dtype: str, inner: Any) -> None:
+def test_arrays_come_back_with_their_dtype(
+    dist: str, length: int, parts: int, dtype: str, inner: Any
+) -> None:
     shape = (length, *inner)
     items = np.arange(np.prod(shape, dtype=int)).astype("i8").view("i8").reshape(shape).astype(dtype)
     joined = map_of(dist).join(deal(dist, items, parts))
@@ -45,7 +47,9 @@ def test_round_robin_of_any_lengths_takes_turns(lengths: list[int]) -> None:
     lists = [[(turn, part) for turn in range(length)] for part, length in enumerate(lengths)]
     joined = map_of("r").join(lists)
     assert joined == sorted(item for part in lists for item in part)
-    arrays = [np.array([turn * 10 + part for turn in range(length)], "i4") for part, length in enumerate(lengths)]
+    arrays = [
+        np.array([turn * 10 + part for turn in range(length)], "i4") for part, length in enumerate(lengths)
+    ]
     assert map_of("r").join(arrays).tolist() == [turn * 10 + part for turn, part in joined]
 
 
@@ -90,5 +94,5 @@ def test_array_module_and_masks_are_kept(dist: str) -> None:
 
 @pytest.mark.parametrize("dist", ["x", None, []])
 def test_an_unknown_dist_is_named(dist: Any) -> None:
-    with pytest.raises(ValueError, match="'b' .blocks. or 'r'"):
+    with pytest.raises(ValueError, match=r"'b' .blocks. or 'r'"):
         map_of(dist)

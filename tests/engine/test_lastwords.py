@@ -20,7 +20,8 @@ words.install()
 
 
 def err_of(body):
-    return subprocess.run([sys.executable, "-c", PRELUDE + body], capture_output=True, text=True, timeout=60).stderr
+    command = [sys.executable, "-c", PRELUDE + body]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False).stderr
 
 
 @pytest.mark.parametrize(

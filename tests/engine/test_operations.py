@@ -55,7 +55,10 @@ def test_apply_push_pull_clear(operations):
 
 
 def test_answer(operations):
-    assert [payload.load(p) if s == "ok" else s for s, p in [operations.answer("pull", None, b"", payload.dump("1+1"))]] == [2]
+    assert [
+        payload.load(p) if s == "ok" else s
+        for s, p in [operations.answer("pull", None, b"", payload.dump("1+1"))]
+    ] == [2]
     assert "NameError" in str(failed(operations, "pull", "nope"))
     assert "LookupError" in str(failed(operations, "dance", None))
     with pytest.raises(KeyError):
@@ -142,7 +145,9 @@ def test_future_imports_of_ours_do_not_reach_users(operations, namespace):
 
 
 def test_await_and_coroutines(operations, namespace):
-    record = execute(operations, "import asyncio\nawait asyncio.sleep(0)\nx = await asyncio.sleep(0, 5)\nx", silent=False)
+    record = execute(
+        operations, "import asyncio\nawait asyncio.sleep(0)\nx = await asyncio.sleep(0, 5)\nx", silent=False
+    )
     assert record["data"] == {"text/plain": "5"}
 
     async def double(x):

@@ -22,7 +22,10 @@ def run(tmp_path, body):
         "def say(*what): os.write(capture.original_out, (' '.join(map(repr, what)) + '\\n').encode())\n"
         + textwrap.dedent(body)
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, env=env, check=False
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 
@@ -134,13 +137,15 @@ def test_space_on_disk_stays_flat(tmp_path):
 
 
 def test_tail_is_of_standard_error(tmp_path):
-    assert run(tmp_path, "print('x' * 100 + 'last', file=sys.stderr); capture.collect(); say(capture.tail(5))") == [
-        repr("last\n")
-    ]
+    assert run(
+        tmp_path, "print('x' * 100 + 'last', file=sys.stderr); capture.collect(); say(capture.tail(5))"
+    ) == [repr("last\n")]
 
 
 def test_files_are_private_and_named_by_uid(tmp_path):
-    modes = run(tmp_path, "say(os.stat(capture.err_path).st_mode, os.stat(capture.out_path).st_mode, os.listdir())")
+    modes = run(
+        tmp_path, "say(os.stat(capture.err_path).st_mode, os.stat(capture.out_path).st_mode, os.listdir())"
+    )
     assert [stat.S_IMODE(int(mode)) for mode in modes[0].split()[:2]] == [0o600, 0o600]
     assert sorted(os.listdir(tmp_path)) == ["uid1.err", "uid1.out"]
 
@@ -179,7 +184,9 @@ def test_quiet_calls_cost_little(tmp_path):
 
 def test_a_directory_that_is_not_there(tmp_path):
     script = "from hpcremote.engine.output import Capture; Capture('/nonexistent/dir', 'u')"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
+    )
     assert "FileNotFoundError" in done.stderr
 
 
@@ -187,6 +194,8 @@ def test_a_directory_that_is_not_there(tmp_path):
 def test_an_existing_file_is_not_overwritten(tmp_path, stream):
     (tmp_path / f"u.{stream}").write_text("mine")
     script = f"from hpcremote.engine.output import Capture; Capture({str(tmp_path)!r}, 'u')"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
+    )
     assert "FileExistsError" in done.stderr
     assert (tmp_path / f"u.{stream}").read_text() == "mine"

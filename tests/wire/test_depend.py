@@ -36,7 +36,9 @@ def test_reference_as_the_function_is_looked_up_at_every_call(engine):
 
 
 def test_reference_to_nothing(engine):
-    with pytest.raises(RemoteError, match=r"name 'nope' is not defined on this engine, asked for by Reference"):
+    with pytest.raises(
+        RemoteError, match=r"name 'nope' is not defined on this engine, asked for by Reference"
+    ):
         engine.apply(abs, Reference("nope"))
 
 
@@ -48,7 +50,9 @@ def test_reference_to_nothing(engine):
     ],
 )  # fmt: skip
 def test_reference_used_here_says_what_to_do(use):
-    with pytest.raises(TypeError, match=re.escape("Reference('a') lives on the engines: pass it to view.apply")):
+    with pytest.raises(
+        TypeError, match=re.escape("Reference('a') lives on the engines: pass it to view.apply")
+    ):
         use(Reference("a"))
 
 
@@ -98,7 +102,8 @@ def use():
     ran = True
 """)
     with pytest.raises(
-        UnmetDependency, match=r"use requires 'no_such_module_anywhere': No module named .*; it did not run \[engine 1"
+        UnmetDependency,
+        match=r"use requires 'no_such_module_anywhere': No module named .*; it did not run \[engine 1",
     ):
         engine.apply(prompt.use)
     with pytest.raises(RemoteError):

@@ -124,7 +124,13 @@ def test_subclasses():
 
 
 def test_bytearray_bytes_array_and_scalars():
-    for value in (bytearray(b"abc"), bytearray(200_000), b"x" * 200_000, array.array("d", [1, 2]), np.float32(2.5)):
+    for value in (
+        bytearray(b"abc"),
+        bytearray(200_000),
+        b"x" * 200_000,
+        array.array("d", [1, 2]),
+        np.float32(2.5),
+    ):
         got = round_trip(value)
         assert got == value and type(got) is type(value)
     got = round_trip(bytearray(b"abc"))
@@ -144,14 +150,19 @@ def test_one_object_twice_stays_one_object():
 
 
 def test_large_stream_is_a_frame():
-    value = ["word %d" % i for i in range(50_000)]
-    part, frames = payload.to_part(payload.dump(value))
+    value = [f"word {i}" for i in range(50_000)]
+    part, _ = payload.to_part(payload.dump(value))
     assert part.nframes == 1 and part.data == b""
     assert round_trip(value) == value
 
 
 scalars = (
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary()
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.text()
+    | st.binary()
     | st.complex_numbers(allow_nan=False)
 )
 dtypes = st.sampled_from(["i1", "u2", "<i4", ">i4", "f4", "f8", "c16", "?", "S5", "U3", "i4,f8"])
@@ -162,7 +173,11 @@ shapes = st.lists(st.integers(0, 4), max_size=3).map(tuple)
 def arrays(draw):
     dtype, shape = np.dtype(draw(dtypes)), draw(shapes)
     count = int(np.prod(shape))
-    made = np.frombuffer(bytes(i % 2 for i in range(count * dtype.itemsize)), dtype)[:count].reshape(shape).copy()
+    made = (
+        np.frombuffer(bytes(i % 2 for i in range(count * dtype.itemsize)), dtype)[:count]
+        .reshape(shape)
+        .copy()
+    )
     how = draw(st.integers(0, 3))
     if how == 1:
         made = np.asfortranarray(made)
@@ -206,7 +221,9 @@ def test_any_nest_of_values_and_arrays_comes_back_equal(value, dump, blob):
     assert_same(value, round_trip(value, dump, blob))
 
 
-@given(st.lists(st.one_of(st.integers(0, 20), st.sampled_from([payload.BIG - 1, payload.BIG, payload.BIG + 1]))))
+@given(
+    st.lists(st.one_of(st.integers(0, 20), st.sampled_from([payload.BIG - 1, payload.BIG, payload.BIG + 1])))
+)
 def test_pieces_survive_the_part(lengths):
     pieces = [bytes([i % 256]) * length for i, length in enumerate(lengths, 1)] or [b""]
     got = over_the_wire(pieces)

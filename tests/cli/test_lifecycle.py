@@ -1,0 +1,262 @@
+"""The commands, for real: what they print, what they return, and that nothing is left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from hpcremote import Client, files
+from hpcremote.cli import exits
+from hpcremote.launch import record
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    """A home of our own; whatever a test leaves running is stopped, and is an error."""
+    monkeypatch.setenv("HPCREMOTE_DIR", str(tmp_path / "home"))
+    monkeypatch.delenv("HPCREMOTE_PROFILE", raising=False)
+    yield tmp_path / "home"
+    left = [folder for folder in record.folders() if record.read(folder) is not None]
+    hpcremote("stop", "--all", "--timeout", "0")
+    assert left == []
+    assert processes_of(tmp_path) == []
+
+
+def processes_of(home: Path) -> list[int]:
+    """Processes that were started with a file below *home*."""
+    found = []
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            words = Path("/proc", name, "cmdline").read_text()
+        except OSError:
+            continue
+        if str(home) in words and files.process_start(int(name)) is not None:
+            found.append(int(name))
+    return found
+
+
+def hpcremote(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "hpcremote", *words], capture_output=True, text=True, check=False, timeout=60
+    )
+
+
+def background(*words: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "hpcremote", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def wait_for(done, seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.02)
+
+
+def test_a_cluster_from_start_to_stop(home):
+    started = hpcremote("start", "-n", "2", "--profile", "local")
+    assert started.returncode == exits.OK
+    assert started.stdout.splitlines() == [
+        "cluster 'default' of profile 'local' is ready: 2 engines, local",
+        "  connect:  rc = hpcremote.Client(profile='local')",
+        "  stop:     hpcremote stop --profile local",
+    ]
+    assert "register 2/2" in started.stderr
+    with Client(profile="local") as rc:
+        assert rc.ids == [0, 1]
+
+    again = hpcremote("start", "--profile", "local")
+    assert again.returncode == exits.ALREADY_RUNNING
+    assert "cluster 'default' of profile 'local' is running, since " in again.stderr
+    assert "--cluster-id another-name" in again.stderr
+
+    status = hpcremote("status")
+    assert status.returncode == exits.OK
+    assert status.stdout.startswith("cluster 'default' of profile 'local': running\n")
+    assert "engines     2 of 2" in status.stdout
+    told = json.loads(hpcremote("status", "--json").stdout)
+    assert [ids for ids in told["engines"].values()] == [[0, 1]]
+
+    other = hpcremote("start", "-n", "1", "-p", "local", "-c", "b", "-q")
+    assert (other.returncode, other.stdout, other.stderr) == (exits.OK, "", "")
+    rows = json.loads(hpcremote("list", "--json").stdout)
+    assert [(row["cluster_id"], row["state"]) for row in rows] == [("b", "running"), ("default", "running")]
+    assert hpcremote("stop").returncode == exits.NO_CLUSTER  # which of the two?
+
+    stopped = hpcremote("stop", "--cluster-id", "b")
+    assert (stopped.returncode, stopped.stdout) == (exits.OK, "cluster 'b' of profile 'local' is stopped\n")
+    assert hpcremote("stop", "--all").stdout == "cluster 'default' of profile 'local' is stopped\n"
+    assert hpcremote("status").returncode == exits.NO_CLUSTER
+    assert hpcremote("list").stdout == "no clusters; start one with hpcremote start\n"
+    assert sorted(path.name for path in (home / "clusters/local/b").iterdir()) == [".lock", "logs"]
+
+
+@pytest.mark.mpi
+def test_mpi_ranks(home):
+    started = hpcremote("start", "-n", "2", "--profile", "mpi")
+    assert started.returncode == exits.OK, started.stderr
+    assert "is ready: 2 engines, mpiexec, " in started.stdout
+    with Client(profile="mpi") as rc:
+        assert rc[:].apply_sync(os.getenv, "HPCREMOTE_EXPECT") == ["2", "2"]
+    assert hpcremote("stop").returncode == exits.OK
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_foreground_stops_everything_when_told_to(number):
+    command = background("start", "-n", "1", "-p", "local", "--foreground")
+    assert command.stdout is not None
+    assert "is ready" in command.stdout.readline()
+    command.send_signal(number)
+    command.communicate(timeout=30)
+    assert command.returncode == (exits.OK if number == signal.SIGINT else 128 + number)
+
+
+def test_foreground_ends_with_its_controller():
+    command = background("start", "-n", "1", "-p", "local", "--foreground")
+    assert command.stdout is not None
+    assert "is ready" in command.stdout.readline()
+    assert hpcremote("stop").returncode == exits.OK
+    command.communicate(timeout=30)
+    assert command.returncode == exits.OK
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)]
+)
+def test_an_interrupted_start_leaves_nothing(home, tmp_path, monkeypatch, number, code):
+    monkeypatch.setenv("PYTHONPATH", str(Path(record.__file__).parents[2]))
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\ncase "$*" in *" engine "*) sleep 60;; esac\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    command = background("start", "-n", "1", "-p", "local", "--set", f"python={python}")
+    wait_for((home / "clusters/local/default/client.json").exists)
+    command.send_signal(number)
+    _, said = command.communicate(timeout=30)
+    assert command.returncode == code
+    assert "Traceback" not in said
+    wait_for(lambda: record.read(home / "clusters/local/default") is None)
+    wait_for(lambda: processes_of(home) == [])
+
+
+def test_a_failed_start_says_why_and_logs_tell_later(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(Path(record.__file__).parents[2]))
+    python = tmp_path / "python"
+    python.write_text(
+        f'#!/bin/sh\ncase "$*" in *" engine "*) echo oh no; exit 3;; esac\nexec {sys.executable} "$@"\n'
+    )
+    python.chmod(0o755)
+    failed = hpcremote("start", "-n", "1", "-p", "local", "--set", f"python={python}")
+    assert failed.returncode == exits.NOT_LAUNCHED
+    assert "hpcremote: engine 0 ended before all engines were there (exit code 3)" in failed.stderr
+    assert "oh no" in failed.stderr
+    assert "oh no" in hpcremote("logs", "--engines").stdout
+
+
+def test_logs_follow_to_the_end(home):
+    assert hpcremote("start", "-n", "1", "-p", "local", "-q").returncode == exits.OK
+    follow = background("logs", "-f", "--controller", "-n", "1")
+    assert follow.stdout is not None
+    assert follow.stdout.readline() != ""
+    assert hpcremote("stop").returncode == exits.OK
+    rest, said = follow.communicate(timeout=30)
+    assert (follow.returncode, said) == (exits.OK, "")
+    assert "ended: " in rest
+
+
+def test_clean_removes_what_the_dead_left(home):
+    assert hpcremote("start", "-n", "1", "-p", "local", "-q").returncode == exits.OK
+    found = record.read(home / "clusters/local/default")
+    assert found is not None
+    connection = record.peek(found.folder / "client.json")
+    assert connection is not None
+    traces = [Path(connection.ipc.removeprefix("ipc://")), Path(connection.shm)]
+    for one in found.processes:
+        os.kill(one.pid, signal.SIGKILL)
+    wait_for(lambda: found.condition() == "stale")
+    assert "stale" in hpcremote("list").stdout
+    status = hpcremote("status")
+    assert status.returncode == exits.ERROR
+    assert "remedy      hpcremote stop --profile local" in status.stdout
+    assert all(path.exists() for path in traces)
+    assert f"would remove {found.folder}" in hpcremote("clean", "--dry-run").stdout
+    assert found.folder.exists()
+    assert hpcremote("clean").returncode == exits.OK
+    assert not found.folder.exists()
+    assert not [path for path in traces if path.exists()]
+
+
+def test_clean_leaves_the_living_alone(home):
+    assert hpcremote("start", "-n", "1", "-p", "local", "-q").returncode == exits.OK
+    assert "clusters/local/default" not in hpcremote("clean").stdout
+    with Client(profile="local") as rc:
+        assert rc[0].apply_sync(abs, -1) == 1
+    assert hpcremote("stop").returncode == exits.OK
+
+
+# ---------------------------------------------------------------- by hand
+
+
+@pytest.fixture
+def controller(home):
+    command = background("controller", "--profile", "local", "--cluster-id", "hand")
+    wait_for((home / "clusters/local/hand/engine.json").exists)
+    yield command
+    command.terminate()
+    command.communicate(timeout=30)
+    assert command.returncode == exits.OK
+    assert not (home / "clusters/local/hand/engine.json").exists()
+
+
+def test_an_engine_joins_by_hand(controller):
+    engine = background("engine", "--profile", "local")
+    with Client(profile="local") as rc:
+        rc.wait_for_engines(1, timeout=20)
+        assert rc[0].apply_sync(abs, -3) == 3
+        rc.shutdown()
+    engine.communicate(timeout=30)
+    assert engine.returncode == exits.OK
+
+
+@pytest.mark.mpi
+def test_ranks_join_by_hand(controller):
+    mpiexec = Path(sys.executable).parent / "mpiexec"
+    words = [str(mpiexec), "-n", "2", sys.executable, "-m", "hpcremote", "engine", "--profile", "local"]
+    ranks = subprocess.Popen(
+        words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL
+    )
+
+    def rank():
+        from mpi4py import MPI
+
+        return MPI.COMM_WORLD.rank
+
+    with Client(profile="local") as rc:
+        rc.wait_for_engines(2, timeout=30)
+        assert rc[:].apply_sync(rank) == [0, 1]
+        rc.shutdown()
+    assert ranks.wait(30) == 0
+
+
+def test_a_controller_by_hand_is_listed_and_not_overwritten(controller):
+    rows = json.loads(hpcremote("list", "--json").stdout)
+    assert [(row["cluster_id"], row["state"], row["launcher"]) for row in rows] == [
+        ("hand", "running", "by hand")
+    ]
+    refused = hpcremote("start", "-p", "local", "-c", "hand")
+    assert refused.returncode == exits.ALREADY_RUNNING
+    assert "started by hand" in refused.stderr
+
+
+def test_an_engine_without_a_controller_gives_up():
+    alone = hpcremote("engine", "--profile", "local", "--wait", "0.2")
+    assert alone.returncode == exits.NO_CLUSTER
+    assert "no cluster of profile 'local' is running" in alone.stderr
+    assert "Traceback" not in alone.stderr
