@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from hpcremote.client.view import DirectView
     from hpcremote.cluster import Cluster
     from hpcremote.errors import (
+        AlreadyRunning,
         ClusterNotFound,
         CompositeError,
         ConfigError,
@@ -55,6 +56,7 @@ __all__ = [
     "ALL_COMPLETED",
     "FIRST_COMPLETED",
     "FIRST_EXCEPTION",
+    "AlreadyRunning",
     "AsyncMapResult",
     "AsyncResult",
     "Client",

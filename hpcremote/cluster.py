@@ -103,8 +103,10 @@ class Cluster:
             begun.ready()
         except BaseException:
             self._startup = None
-            begun.abandon()
-            _let_go(self)
+            try:
+                begun.abandon()
+            finally:
+                _let_go(self)
             raise
         if not self.shutdown_atexit:
             self.detach()

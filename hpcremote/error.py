@@ -1,6 +1,7 @@
 """The exceptions under the name that ipyparallel gives them: ``from hpcremote import error``."""
 
 from hpcremote.errors import (
+    AlreadyRunning,
     ClusterNotFound,
     CompositeError,
     ConfigError,
@@ -22,6 +23,7 @@ from hpcremote.errors import (
 )
 
 __all__ = [
+    "AlreadyRunning",
     "ClusterNotFound",
     "CompositeError",
     "ConfigError",

@@ -278,6 +278,7 @@ def test_lonely_ranks_are_one_error_that_names_both_sides(tmp_path):
     with pytest.raises(LaunchError) as caught:
         Cluster(n=2, profile="mpi", mpiexec=str(other)).start()
     said = str(caught.value)
+    assert said.startswith("the 2 ranks came up as lonely ones: ")
     assert "2 ranks were started, but MPI sees 1" in said
     assert f"mpiexec is Open MPI 4.1.4 ({other}) but mpi4py loads " in said
 

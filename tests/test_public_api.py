@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -79,3 +80,28 @@ def test_types_are_seen_from_outside(tmp_path: Path) -> None:
     assert "list[" in revealed[0] and "int" in revealed[0]
     assert "DirectView" in revealed[1]
     assert "AsyncResult" in revealed[2]
+
+
+def test_every_error_is_public_under_both_names() -> None:
+    from hpcremote import error, errors
+
+    kinds = {
+        name
+        for name, value in vars(errors).items()
+        if inspect.isclass(value) and issubclass(value, errors.HPCRemoteError)
+    }
+    assert kinds <= set(hpcremote.__all__)
+    assert kinds <= set(error.__all__)
+    assert all(getattr(hpcremote, name) is getattr(errors, name) for name in kinds)
+
+
+def test_every_error_is_in_the_drawing() -> None:
+    from hpcremote import errors
+
+    drawn = re.findall(r"[├└]── (\w+)", errors.__doc__ or "")
+    kinds = {
+        name
+        for name, value in vars(errors).items()
+        if inspect.isclass(value) and issubclass(value, errors.HPCRemoteError) and name == value.__name__
+    }
+    assert set(drawn) == kinds - {"HPCRemoteError"}

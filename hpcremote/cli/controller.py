@@ -73,7 +73,7 @@ def _leave_nothing(profile_name: str, cluster_id: str, patience: float) -> None:
                 return
             if found.state == "starting" and found.owner.alive():
                 return  # it sees us end, and has a better view of why
-            process.end(found.engines, mark, (), polite=patience)
+            process.end(found.engines, mark, (), polite=0.0 if found.state == "starting" else patience)
             record.forget(found)
     except AlreadyRunning:
         return  # hpcremote stop does it

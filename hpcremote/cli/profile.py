@@ -58,8 +58,7 @@ def _create(args: argparse.Namespace) -> int:
         raise ProfileError(f"{path} is there already; edit it, or remove it first")
     text = draft(args.name, args.extends, dict(args.settings))
     profile.load(args.extends, dict(args.settings))  # nothing wrong shall be written
-    files.private_dir(path.parent.parent)
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)  # no keys are in it, so it may be open to others
     files.write_private(path, text.encode())
     print(path)
     return exits.OK

@@ -44,15 +44,19 @@ def run(words: Sequence[str]) -> int:
             cluster.start()
         finally:
             show.end_line()
-        show.ready(cluster, foreground=args.foreground)
-        return _stay(cluster, show) if args.foreground else exits.OK
+        if args.foreground:
+            return _stay(cluster, show)
+        show.ready(cluster)
+        return exits.OK
 
 
 def _stay(cluster: Cluster, show: _Show) -> int:
+    """Stay until the cluster ends, or we are told to: then that is no error."""
     try:
+        show.ready(cluster, foreground=True)
         cluster.wait()
         show.say("the controller ended; ending the rest")
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, _Ended):
         show.say("stopping")
     finally:
         cluster.stop()
@@ -107,7 +111,7 @@ class _Show:
         if not self._quiet:
             print(text, file=sys.stderr)
 
-    def ready(self, cluster: Cluster, *, foreground: bool) -> None:
+    def ready(self, cluster: Cluster, *, foreground: bool = False) -> None:
         """Say that it runs, how to connect and how to end it."""
         if self._quiet:
             return

@@ -109,6 +109,8 @@ class Calls:
         for job in wanted:
             if not isinstance(job, Future):
                 seats += self._known_seats(job)
+            elif not isinstance(job, AsyncResult):
+                job.add_done_callback(lambda _: self.link.wake())  # it comes by another way than the link
 
         def finished() -> bool:
             return all(f.done() for f in futures) and all(f.results[seat] is not None for f, seat in seats)

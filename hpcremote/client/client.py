@@ -17,7 +17,7 @@ import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from hpcremote import connection as connections
 from hpcremote.client.calls import Calls, Targets, seconds
@@ -123,6 +123,9 @@ class Client(Calls):
 
     def __bool__(self) -> bool:
         return True
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Client cannot be pickled: make one where it is needed")
 
     def __iter__(self) -> Iterator[DirectView]:
         for engine in self.ids:

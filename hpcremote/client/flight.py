@@ -25,8 +25,9 @@ from hpcremote.wire import failure, payload
 from hpcremote.wire.frames import Frame
 from hpcremote.wire.messages import EngineInfo, Output, Part, Result
 
-#: Held for the few instructions in which a result lands or somebody begins to wait for one.
-_LANDING = threading.Lock()
+#: Held for the few instructions in which a result lands or somebody begins to wait for one. Reentrant,
+#: because the garbage collector may run in there and close a client.
+_LANDING = threading.RLock()
 _NOTHING: Final = Part()
 _STDOUT, _STDERR = 1, 2
 _MISSING: Final = object()

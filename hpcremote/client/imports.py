@@ -102,18 +102,20 @@ class SyncImports:
     def _remove_stand_ins(self, frame: FrameType) -> None:
         """Give names that were bound to stand-ins their former values.
 
-        In a function before Python 3.13 that cannot be done: there the stand-in stays, and says what it is.
+        The variables of a function cannot be taken back: there the stand-in stays, and says what it is.
         """
         variables = frame.f_locals
-        for name, former in reversed(self._stand_ins):
-            if isinstance(variables.get(name), _StandIn):
-                if former is _ABSENT:
-                    del variables[name]
-                else:
+        if not frame.f_code.co_flags & _IS_FUNCTION:
+            for name, former in reversed(self._stand_ins):
+                if former is not _ABSENT:
                     variables[name] = former
+                elif isinstance(variables.get(name), _StandIn):
+                    del variables[name]
         self._stand_ins.clear()
 
 
+#: CO_OPTIMIZED: the code has fast locals, so ``f_locals`` is a copy or a view of them.
+_IS_FUNCTION = 1
 _ABSENT = object()
 
 

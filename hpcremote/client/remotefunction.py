@@ -18,6 +18,20 @@ def name_of(f: object) -> str:
     return name if isinstance(name, str) else type(f).__name__
 
 
+def plain_function(f: Any) -> Any:
+    """Return the function that is to be called on engines.
+
+    Raises:
+        TypeError: *f* cannot be called.
+    """
+    if isinstance(f, RemoteFunction):
+        return f.func
+    if not callable(f):
+        hint = "; for source code there is execute()" if isinstance(f, str) else ""
+        raise TypeError(f"engines are given a function to call, not {type(f).__name__} {f!r:.60}{hint}")
+    return f
+
+
 def remote(
     view: View, block: bool | None = None, **flags: Any
 ) -> Callable[[Callable[..., Any]], RemoteFunction]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, FIRST_EXCEPTION, CancelledError
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from hpcremote.client.arrival import condition
 from hpcremote.client.composite import composite
@@ -182,6 +182,9 @@ class AsyncResult(Report):
 
     def __bool__(self) -> bool:
         return True
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("an AsyncResult cannot be pickled: pass what get() returns")
 
     def __iter__(self) -> Iterator[Any]:
         if self._single:

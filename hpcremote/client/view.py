@@ -16,7 +16,7 @@ from hpcremote.client.each import Each
 from hpcremote.client.imports import SyncImports
 from hpcremote.client.mapresult import AsyncMapResult
 from hpcremote.client.maps import as_sequence, map_of
-from hpcremote.client.remotefunction import RemoteFunction, name_of
+from hpcremote.client.remotefunction import name_of, plain_function
 from hpcremote.client.result import AsyncResult
 from hpcremote.client.viewbase import Targets, View
 from hpcremote.wire import functions, payload
@@ -252,8 +252,7 @@ class DirectView(View):
         """Deal the sequences to the engines and call *f* on *each* item, or on each engine's parts."""
         if not sequences:
             raise TypeError("map() needs a function and at least one sequence")
-        if isinstance(f, RemoteFunction):
-            f = f.func
+        f = plain_function(f)
         dealt = [as_sequence(sequence) for sequence in sequences]
         lengths = [len(items) for items in dealt]
         if not each and min(lengths) != max(lengths):

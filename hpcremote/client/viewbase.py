@@ -6,11 +6,11 @@ import operator
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from hpcremote.client.flight import Flight
 from hpcremote.client.memory import HISTORY
-from hpcremote.client.remotefunction import ParallelFunction, RemoteFunction, name_of
+from hpcremote.client.remotefunction import ParallelFunction, RemoteFunction, name_of, plain_function
 from hpcremote.client.result import AsyncResult
 from hpcremote.wire import functions, payload
 from hpcremote.wire.pickler import Buffer
@@ -108,6 +108,9 @@ class View:
     def __bool__(self) -> bool:
         return True
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a view cannot be pickled: engines have no use for it")
+
     def __repr__(self) -> str:
         shown = str(self.targets)
         if len(shown) > 24:
@@ -146,8 +149,7 @@ class View:
         track: bool | None = None,
     ) -> Any:
         """Call ``f(*args, **kwargs)`` as ``apply`` does, with flags for this call only."""
-        if isinstance(f, RemoteFunction):
-            f = f.func
+        f = plain_function(f)
         name = name_of(f)
         packed = functions.pack_function(f)
         inside, function = (None, packed) if packed.digest else (packed.data, None)

@@ -16,7 +16,7 @@ of it into a failure, and the engine lives on. :meth:`Operations.answer` does bo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from types import CoroutineType
 from typing import Any
 
@@ -109,7 +109,7 @@ class Operations:
 
 
 def _call_within(
-    scopes: Iterable[Scope], function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    scopes: Sequence[Scope], function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
     with scope.active(scopes):
         try:

@@ -20,7 +20,7 @@ from hpcremote.profile import Profile
 
 #: Set by batch systems inside a job: there the slots are counted.
 _BATCH = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID", "FLUX_JOB_ID", "COBALT_JOBID", "OAR_JOB_ID")
-_TAIL = 20
+_TAIL = 30
 
 
 @dataclass(frozen=True)

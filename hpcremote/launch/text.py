@@ -122,8 +122,7 @@ def mismatch(flavours: Sequence[Flavour], program: tuple[str, str, str], said: s
     remedy = f"; or install the library that fits it ({fits})" if (fits := _install(flavours, name)) else ""
     return (
         f"mpiexec is {name} {version} ({where}) but mpi4py loads {loaded} ({path or 'path unknown'}): "
-        f"the ranks do not find each other. "
-        f"Name the mpiexec of that library (mpiexec: /path/to/mpiexec){remedy}"
+        f"the two do not work together. Name the mpiexec of that library (mpiexec: /path/to/mpiexec){remedy}"
     )
 
 

@@ -155,7 +155,10 @@ class Watch:
         others = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
         who = f"an engine on {first['host']} (pid {first['pid']}){others}"
         what = f"{who} failed in phase {first['phase']}: {first['cause']}"
-        return self._begun.failure(what, lonely="MPI sees" in str(first["cause"]))
+        lonely = "MPI sees" in str(first["cause"])  # what engine.mpi says when ranks are not one job
+        if lonely:
+            what = f"the {self._begun.n} ranks came up as lonely ones"
+        return self._begun.failure(what, lonely=lonely)
 
 
 def reached(info: Mapping[str, Any]) -> tuple[int, int, int]:

@@ -51,10 +51,11 @@ def dump_call(
     """
     try:
         return _pieces((function, args, kwargs), _dump_value)
-    except Exception as error:
-        for what, value in _arguments(args, kwargs):
-            dump(value, what=f"{what} of {name}")
-        raise _refusal((args, kwargs), f"the arguments of {name}", error) from error
+    except Exception as error:  # noqa: BLE001 - raised below, by the name of the argument
+        failed = error
+    for what, value in _arguments(args, kwargs):
+        dump(value, what=f"{what} of {name}")
+    raise _refusal((args, kwargs), f"the arguments of {name}", failed) from failed
 
 
 def dump_result(obj: Any) -> list[Buffer]:

@@ -18,8 +18,7 @@ from __future__ import annotations
 import builtins
 import importlib
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from types import FunctionType
 from typing import Any
 
@@ -128,16 +127,28 @@ def carrying(scopes: Iterable[Scope]) -> tuple[Scope, ...]:
     return tuple(scope for scope in scopes if scope.carried or scope.hints)
 
 
-@contextmanager
-def active(scopes: Iterable[Scope]) -> Iterator[None]:
-    """Let code that runs now, and functions that it makes, see the carried names of *scopes*."""
-    namespace = _main()
-    saved = namespace.get("__builtins__", builtins)
-    namespace["__builtins__"] = _merged(saved, scopes)
-    try:
-        yield
-    finally:
-        namespace["__builtins__"] = saved
+class active:  # noqa: N801 - a context manager, named as it reads
+    """Let code that runs within, and functions that it makes, see the carried names of *scopes*."""
+
+    __slots__ = ("_saved", "_scopes")
+
+    def __init__(self, scopes: Sequence[Scope]) -> None:
+        self._scopes = scopes
+
+    def __enter__(self) -> None:
+        namespace = _main()
+        self._saved = namespace.get("__builtins__", builtins)
+        namespace["__builtins__"] = self._merged()
+
+    def __exit__(self, *exc: object) -> None:
+        _main()["__builtins__"] = self._saved
+
+    def _merged(self) -> Namespace:
+        if len(self._scopes) == 1 and self._saved is builtins:
+            ready = self._scopes[0].builtins  # the usual case, many times a second
+            if ready is not None:
+                return ready
+        return _merged(self._saved, self._scopes)
 
 
 def keep(scopes: Iterable[Scope]) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import gc
 import threading
 import weakref
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +187,15 @@ def test_waiting_for_calls(rc: Client, link: FakeLink) -> None:
     assert rc.wait([first, second], timeout=0) is False
     link.resume()
     assert rc.wait(["no_such_0", second]) is True
+
+
+def test_waiting_for_futures_of_others(rc: Client) -> None:
+    other: Future[None] = Future()
+    assert rc.wait([other], timeout=0.01) is False
+    later = threading.Timer(0.05, other.set_result, [None])
+    later.start()
+    assert rc.wait([other, rc[0].apply_async(add, 1)], timeout=30) is True
+    later.join()
 
 
 def test_get_result_finds_recent_calls(rc: Client) -> None:

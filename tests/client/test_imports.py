@@ -144,8 +144,6 @@ def test_remote_only_imports_need_nothing_here(
 
 
 def test_in_a_function_the_stand_in_says_what_it_is(rc: Client) -> None:
-    if sys.version_info >= (3, 13):
-        pytest.skip("names of functions can be taken back since Python 3.13")
     with rc[0].sync_imports(local=False, quiet=True):
         import colorsys
     with pytest.raises(AttributeError, match="on the engines only"):

@@ -131,6 +131,21 @@ def test_what_cannot_be_pickled_is_named_before_anything_is_sent(view: DirectVie
     assert link.sent == []
 
 
+def test_what_is_no_function_is_refused(view: DirectView, link: FakeLink) -> None:
+    with pytest.raises(TypeError, match=r"not str 'x = 1'; for source code there is execute"):
+        view.apply("x = 1")
+    with pytest.raises(TypeError, match="a function to call, not int 5"):
+        view.map(5, [1])  # type: ignore[arg-type]
+    assert link.sent == []
+
+
+def test_what_belongs_to_the_client_stays_there(rc: Client) -> None:
+    view = rc[0]
+    for mine, message in ((view, "a view"), (rc, "a Client"), (view.apply_async(add, 1), "an AsyncResult")):
+        with pytest.raises(PayloadError, match=f"argument 1 of len.*{message} cannot be pickled"):
+            view.apply(len, mine)
+
+
 def test_what_the_engine_cannot_send_back_is_an_error(rc: Client) -> None:
     with pytest.raises((PayloadError, RemoteError), match="result"):
         rc[0].apply_sync(lambda: (i for i in ()))
