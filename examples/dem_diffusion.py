@@ -234,9 +234,7 @@ def draw(before: np.ndarray, after: np.ndarray, dx: float, dy: float, path: Path
 def main() -> int:
     """Run the demonstration; 0 when everything was as it should be."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--output", type=Path, default="build/dem_diffusion.png", help="the picture"
-    )
+    parser.add_argument("--output", type=Path, default="build/dem_diffusion.png", help="the picture")
     output = parser.parse_args().output
 
     started = time.perf_counter()

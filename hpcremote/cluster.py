@@ -21,7 +21,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from hpcremote import clusters, profile
-from hpcremote.errors import ClusterNotFound, ConfigError
+from hpcremote.errors import AlreadyRunning, ClusterNotFound, ConfigError
 from hpcremote.ids import is_cluster_id
 from hpcremote.launch import startup
 from hpcremote.launch.watch import Progress, Watch
@@ -93,6 +93,12 @@ class Cluster:
             self._overrides["n"] = n
             self.profile = _load(self._source, self._overrides)
             self.n = self.profile.engines
+        if self._startup is not None:
+            if self._startup.running:
+                raise AlreadyRunning(
+                    f"{self._startup.record.name} is started already; stop() or restart() it"
+                )
+            self.stop()  # it came to its end by itself
         begun = startup.Startup(self.profile, self.cluster_id, self.n, temporary=self._temporary)
         self._given_up.clear()
         _keep(self)

@@ -16,7 +16,7 @@ SetId = NewType("SetId", str)
 ClusterId = str
 
 _CLUSTER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-_BLOB = re.compile(r"[0-9a-f]{32}")
+_UID = re.compile(r"[0-9a-f]{32}")
 
 
 def new_uid() -> str:
@@ -29,6 +29,11 @@ def is_cluster_id(text: str) -> bool:
     return _CLUSTER_ID.fullmatch(text) is not None
 
 
+def is_uid(text: str) -> bool:
+    """Say whether *text* is one of :func:`new_uid`; anything else might be a path out of a folder."""
+    return _UID.fullmatch(text) is not None
+
+
 def is_blob_name(text: str) -> bool:
     """Say whether *text* names a shared-memory blob; anything else might be a path out of its folder."""
-    return _BLOB.fullmatch(text) is not None
+    return is_uid(text)

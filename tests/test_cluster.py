@@ -36,7 +36,7 @@ def belongs_to(path: Path, _home: Path) -> bool:
     """Other tests may run beside us: only what nobody listens behind is ours to complain about."""
     from hpcremote.launch import leftovers
 
-    return path in leftovers.orphans()
+    return path in leftovers.orphans(files.runtime_dir())
 
 
 def running(home: Path) -> list[str]:
@@ -108,6 +108,9 @@ def test_start_status_restart_stop(home):
     first = cluster.status()
     assert (first.condition, first.n, first.launcher) == ("running", 1, "local")
     assert list(first.engines.values()) == [[0]]
+    with pytest.raises(AlreadyRunning, match="is started already"):
+        cluster.start()
+    assert cluster.status() == first
     cluster.restart(n=2)
     second = cluster.status()
     assert second.n == 2
@@ -144,6 +147,8 @@ def test_the_client_can_end_it(home):
         rc.shutdown(hub=True)
         cluster.wait()
     assert record.read(home / "clusters/local/a") is None
+    with cluster.start().connect_client() as rc:  # and it can be started again
+        assert rc.ids == [0]
     cluster.stop()
 
 

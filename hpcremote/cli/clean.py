@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from hpcremote import files
 from hpcremote.cli import exits
 from hpcremote.errors import ConfigError, HPCRemoteError
 from hpcremote.launch import leftovers, process, record
@@ -33,7 +34,7 @@ def run(words: Sequence[str]) -> int:
         except (HPCRemoteError, OSError) as error:
             print(f"hpcremote: {error}", file=sys.stderr)
             status = exits.ERROR
-    for path in leftovers.orphans():
+    for path in leftovers.orphans(files.runtime_dir()):
         print(f"{'would remove' if args.dry_run else 'removing'} {path}")
         if not args.dry_run:
             leftovers.remove(path)

@@ -65,12 +65,13 @@ class Flight:
         call: its number; 0 until it is known.
         missing: how many engines have not answered.
         results: what each engine answered, or None.
+        weight: how many bytes the answers took.
     """
 
     __slots__ = (
         "__weakref__", "_engines", "_frames", "_index", "_keep", "_outcomes", "_received", "_streams",
         "_texts", "_uid", "_waiters", "call", "label", "method", "missing", "name", "results", "submitted",
-        "targets",
+        "targets", "weight",
     )  # fmt: skip
 
     def __init__(
@@ -92,6 +93,7 @@ class Flight:
         self.targets = targets
         self.submitted = time.time()
         self.missing = count
+        self.weight = 0
         self.results: list[Result | None] = [None] * count
         self._uid = uid
         self._engines = engines
@@ -115,6 +117,7 @@ class Flight:
             if frames:
                 self._frames[seat] = frames
             self._received[seat] = time.time()
+            self.weight += sum(result.part.sizes) + len(result.out) + len(result.err)
             streams = self._streams
             arrived = self._land(seat, result)
         for number, text in ((_STDOUT, result.out), (_STDERR, result.err)):
@@ -249,12 +252,6 @@ class Flight:
         """Say whether that engine has answered without an exception; reads no value."""
         result = self.results[seat]
         return result is not None and result.status == "ok"
-
-    def weight(self) -> int:
-        """Return how many bytes the answers take."""
-        return sum(
-            sum(result.part.sizes) + len(result.out) + len(result.err) for result in self.results if result
-        )
 
     # ------------------------------------------------------------ what is known about it
 

@@ -54,7 +54,7 @@ class Link:
         deadline = time.monotonic() + timeout
         opened = connect(connection, timeout)
         self.address = opened.address
-        self._channel = Channel(opened.socket, opened.monitor, self._deliver, self._connection_changed)
+        self._channel = Channel(opened.transport, self._deliver, self._connection_changed)
         try:
             self._introduce(deadline, timeout)
         except BaseException:

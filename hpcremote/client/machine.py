@@ -126,7 +126,10 @@ class Session:
         digest = function.digest
         without = []
         for target in targets:
-            known = self._known.setdefault(self.engines[target].uid, set())
+            info = self.engines.get(target)
+            if info is None:
+                continue  # it went just now; the controller will answer for it
+            known = self._known.setdefault(info.uid, set())
             if digest not in known:
                 known.add(digest)
                 without.append(target)

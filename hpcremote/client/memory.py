@@ -73,7 +73,7 @@ class Memory:
 
     def landed(self, flight: Flight) -> None:
         """Keep a finished call for a while, if it is small."""
-        if flight.weight() <= SMALL:
+        if flight.weight <= SMALL:
             self._recent.append(flight)
 
     def find(self, msg_id: str) -> Seat:

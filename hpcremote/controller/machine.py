@@ -31,6 +31,11 @@ from hpcremote.wire.frames import Frame
 
 Peer = Hashable
 
+#: More targets in one call, or more open calls of one client, are refused: ours never come near, and
+#: what a client's one message can make the controller send and keep has to be bounded.
+MOST_TARGETS = 65_536
+MOST_OPEN = 200_000
+
 
 class Opened(NamedTuple):
     """A peer that was not here before. ``role``: what its keys allow ("client", "engine" or "any")."""
@@ -75,9 +80,10 @@ class Unlink(NamedTuple):
 
 
 class Log(NamedTuple):
-    """Say this in the log."""
+    """Say this in the log. ``complaint``: a peer did what it may not, and may do so often."""
 
     text: str
+    complaint: bool = False
 
 
 class End(NamedTuple):
@@ -196,13 +202,13 @@ class Controller:
         else:
             handler = self._introduction(peer, kind)
         if handler is None:
-            self._log(f"{self._name(peer)} may not send {kind.__name__}: ignored")
+            self._complain(peer, f"may not send {kind.__name__}: ignored")
             return
         handler(peer, message, frames)
 
     def _introduction(self, peer: Peer, kind: type[Any]) -> Callable[..., None] | None:
         stranger = self.strangers.get(peer)
-        role = stranger.role if stranger else "any"
+        role = stranger.role if stranger else ""
         if kind is m.Hello and role in ("client", "any"):
             return self._hello
         if kind in (m.Phase, m.Join) and role in ("engine", "any"):
@@ -219,6 +225,11 @@ class Controller:
         if self.ending is not None:
             self._send(peer, m.Refused(f"cluster {self.cluster_id} is ending: {self._why_ending}"))
             return
+        if hello.protocol != m.PROTOCOL:
+            theirs = f"protocol {hello.protocol} of hpcremote {hello.version:.20}"
+            ours = f"protocol {m.PROTOCOL} of hpcremote {self.version}"
+            self._send(peer, m.Refused(f"this controller speaks {ours}, the client {theirs}: install one version"))
+            return
         stranger = self.strangers.pop(peer, None)
         local = stranger.local if stranger else False
         self.clients[peer] = Client(peer, local, hello)
@@ -231,7 +242,7 @@ class Controller:
 
     def _define(self, _peer: Peer, define: m.Define, _frames: Sequence[Frame]) -> None:
         given = m.Given(define.digest, define.data)
-        for target in define.targets:
+        for target in dict.fromkeys(define.targets):
             if engine := self.roster.engines.get(target):
                 self._send(engine.peer, given)
 
@@ -239,9 +250,16 @@ class Controller:
         client = self.clients[peer]
         targets = list(dict.fromkeys(call.targets))
         parts = call.parts
+        if call.call in client.works:
+            self._complain(peer, f"sent another call {call.call} while that one is open: ignored")
+            return
         if not targets or len(targets) != len(call.targets) or len(parts) not in (1, len(targets)):
-            self._log(f"{self._name(peer)} sent a call whose targets and parts do not fit: ignored")
-            self._fail(peer, call, call.targets, "the call's targets and parts do not fit")
+            self._complain(peer, "sent a call whose targets and parts do not fit: ignored")
+            self._fail(peer, call, targets[:MOST_TARGETS], "the call's targets and parts do not fit")
+            return
+        if len(targets) > MOST_TARGETS or len(client.works) >= MOST_OPEN:
+            self._complain(peer, "asks for more than a controller can take: ignored")
+            self._fail(peer, call, targets[:MOST_TARGETS], "too many targets, or too many open calls")
             return
         self._seq += 1
         work = Work(peer, call.call, self._seq, set(targets), [part.blob for part in parts if part.blob])
@@ -275,7 +293,7 @@ class Controller:
 
     def _abort(self, peer: Peer, abort: m.Abort, _frames: Sequence[Frame]) -> None:
         works = self.clients[peer].works
-        chosen = [works[c] for c in abort.calls if c in works] if abort.calls else list(works.values())
+        chosen = [works[c] for c in dict.fromkeys(abort.calls) if c in works] if abort.calls else [*works.values()]
         drops: dict[int, list[int]] = {}
         only = set(abort.targets)
         for work in chosen:
@@ -293,7 +311,7 @@ class Controller:
         if problem := self.roster.cannot_stop(shutdown.targets):
             self._send(peer, m.Answer(shutdown.request, "", problem))
             return
-        for target in shutdown.targets:
+        for target in dict.fromkeys(shutdown.targets):
             if engine := self.roster.engines.get(target):
                 self._send(engine.peer, m.Stop("a client asked for it"))
         self._send(peer, m.Answer(shutdown.request, "true"))
@@ -329,12 +347,16 @@ class Controller:
         if self.ending is not None:
             self._send(peer, m.Refused(f"cluster {self.cluster_id} is ending: {self._why_ending}"))
             return
-        self._announce(self.roster.join(peer, join))
+        if problem := self.roster.join(peer, join):
+            self._send(peer, m.Refused(problem))
+            self._complain(peer, f"was refused as an engine: {problem}")
+            return
+        self._announce(self.roster.complete(join.set_id))
 
     def _register(self, peer: Peer, register: m.Register, _frames: Sequence[Frame]) -> None:
         if problem := self.roster.register(peer, register):
             self._send(peer, m.Refused(problem))
-            self._log(f"refused a set of engines: {problem}")
+            self._complain(peer, f"was refused as a set of engines: {problem}")
             return
         self._announce(self.roster.complete(register.set_id))
 
@@ -405,6 +427,8 @@ class Controller:
         engine.runs.clear()
         for peer in self.clients:
             self._send(peer, m.Engines([], [gone]))
+        # It may be back already, over a connection that came before we knew that this one ended.
+        self._announce(self.roster.complete(engine.info.set_id))
 
     def _drop_all(self, client: Client) -> None:
         """What a client that is gone has queued does not start; what runs, runs to its end."""
@@ -450,6 +474,9 @@ class Controller:
 
     def _log(self, text: str) -> None:
         self._actions.append(Log(text))
+
+    def _complain(self, peer: Peer, text: str) -> None:
+        self._actions.append(Log(f"{self._name(peer)} {text}", complaint=True))
 
     def _unlink(self, blob: str) -> None:
         if blob:

@@ -24,6 +24,8 @@ Peer = Hashable
 AFTERMATH = 10.0
 #: How many departed engines are remembered.
 REMEMBERED = 10_000
+#: How many sets are remembered none of whose ranks is connected; they may come back.
+REMEMBERED_SETS = 1_000
 
 
 @dataclass(slots=True)
@@ -118,7 +120,7 @@ class Roster:
     def cannot_stop(self, targets: list[int]) -> str:
         """Return why these engines cannot be ended without the others, or ""."""
         chosen = set(targets)
-        for target in targets:
+        for target in dict.fromkeys(targets):
             engine = self.engines.get(target)
             if engine is None:
                 return f"there is no engine {target}"
@@ -143,50 +145,72 @@ class Roster:
         if newcomer := self._newcomers.get(peer):
             newcomer.phase = phase
 
-    def join(self, peer: Peer, join: m.Join) -> list[Engine]:
-        """Connect a rank with its set; return the engines of the set if that made it whole."""
+    def join(self, peer: Peer, join: m.Join) -> str:
+        """Connect a rank with its set; return what is wrong with that, or ""."""
         newcomer = self._newcomers.get(peer)
-        if newcomer is None or join.protocol != PROTOCOL:
-            return []
+        if newcomer is None or newcomer.join == join:
+            return ""  # said again, because its connection was made anew just then
+        if join.protocol != PROTOCOL:
+            return f"this controller speaks protocol {PROTOCOL}, the engine {join.protocol}: install one version"
+        if newcomer.join is not None or join.rank < 0:
+            return "a connection is for one rank of one set"
+        group = self._sets.get(join.set_id)
+        if group is not None and group.base is not None and (problem := self._cannot_return(group, join)):
+            return problem
         newcomer.join = join
-        group = self._sets.setdefault(join.set_id, Set())
-        group.joined[join.rank] = peer
-        if group.base is not None:
-            return self._revive(group, join, peer)
-        return self.complete(join.set_id)
+        self._sets.setdefault(join.set_id, Set()).joined[join.rank] = peer
+        return ""
+
+    def _cannot_return(self, group: Set, join: m.Join) -> str:
+        """Return why this rank cannot come back to a set that is complete, or ""."""
+        member = group.members.get(join.rank)
+        if member is None or member.uid != join.uid or group.base is None:
+            return f"the set has no such rank {join.rank}"
+        holder = self.engines.get(group.base + join.rank)
+        if holder is not None and holder.info.set_id != join.set_id:
+            return f"its connection broke, and engine id {holder.info.id} was given to another meanwhile"
+        return ""
 
     def register(self, peer: Peer, register: m.Register) -> str:
         """Take in what rank 0 says of its set; return what is wrong with it, or ""."""
+        engine = self._by_peer.get(peer)
+        if engine is not None and engine.info.set_id == register.set_id:
+            return ""  # said again, because its connection was made anew
         newcomer = self._newcomers.get(peer)
-        if newcomer is None or newcomer.join is None or newcomer.join.set_id != register.set_id:
+        join = newcomer.join if newcomer else None
+        if join is None or join.set_id != register.set_id or join.rank != 0:
             return "a set is registered by its rank 0, after it joined"
-        if sorted(member.rank for member in register.members) != list(range(register.size)):
-            return f"a set of {register.size} has to name the ranks 0 to {register.size - 1}, each once"
-        group = self._sets.setdefault(register.set_id, Set())
-        group.size = register.size
-        group.members = {member.rank: member for member in register.members}
+        size, members = register.size, {member.rank: member for member in register.members}
+        if not 0 < size == len(register.members) == len(members) or not all(0 <= rank < size for rank in members):
+            return f"a set of {size} has to name the ranks 0 to {size - 1}, each once"
+        group = self._sets[register.set_id]
+        if group.base is None:
+            group.size, group.members = size, members
         return ""
 
     def complete(self, set_id: str) -> list[Engine]:
-        """Make engines of a set whose ranks are all here; return them, or nothing."""
-        group = self._sets[set_id]
-        if group.base is not None or not group.size or len(group.joined) < group.size:
+        """Make engines of a set whose ranks are all here, or of ranks that are back; return them, or nothing."""
+        group = self._sets.get(set_id)
+        if group is None:
             return []
-        group.base = max(self.engines, default=-1) + 1
-        return [self._enlist(set_id, group, rank) for rank in range(group.size)]
+        here = [rank for rank in group.members if self._is_here(group, rank)]
+        if group.base is None:
+            if not here or len(here) < group.size:
+                return []
+            group.base = max(self.engines, default=-1) + 1
+        base = group.base
+        return [self._enlist(set_id, group, rank) for rank in sorted(here) if base + rank not in self.engines]
 
-    def _revive(self, group: Set, join: m.Join, peer: Peer) -> list[Engine]:
-        """A rank whose connection broke is back under its id."""
-        member = group.members.get(join.rank)
-        if member is None or group.base is None or group.base + join.rank in self.engines:
-            return []
-        return [self._enlist(join.set_id, group, join.rank)]
+    def _is_here(self, group: Set, rank: int) -> bool:
+        """Say whether that very rank is connected, and not an engine yet."""
+        newcomer = self._newcomers.get(group.joined.get(rank))
+        return newcomer is not None and newcomer.join is not None and newcomer.join.uid == group.members[rank].uid
 
     def _enlist(self, set_id: str, group: Set, rank: int) -> Engine:
         peer = group.joined[rank]
         member = group.members[rank]
         newcomer = self._newcomers.pop(peer)
-        assert group.base is not None  # noqa: S101 - complete() and _revive() see to it
+        assert group.base is not None  # noqa: S101 - complete() sees to it
         info = m.EngineInfo(
             id=group.base + rank,
             uid=member.uid,
@@ -214,34 +238,35 @@ class Roster:
         if engine := self._by_peer.get(peer):
             engine.leaving = cause
         elif newcomer := self._newcomers.pop(peer, None):
-            self._fail(newcomer, cause)
+            self._fail(peer, newcomer, cause)
 
     def lose(self, peer: Peer, cause: str, output: str, now: float) -> tuple[Engine | None, m.Gone | None]:
         """Forget the engine behind *peer*; return it and what is known of its end."""
         if newcomer := self._newcomers.pop(peer, None):
-            self._fail(newcomer, cause or "connection lost")
+            self._fail(peer, newcomer, cause or "connection lost")
         engine = self._by_peer.pop(peer, None)
         if engine is None:
             return None, None
         self.engines.pop(engine.info.id, None)
         gone = m.Gone(engine.info.id, engine.info.uid, self._cause(engine, cause, now), output)
-        group = self._sets[engine.info.set_id]
-        if group.first_death is None:
+        group = self._sets.get(engine.info.set_id)
+        if group is not None and group.first_death is None:
             group.first_death = (now, gone)
         self._gone[gone.id] = gone
         if len(self._gone) > REMEMBERED:
             self._gone.pop(next(iter(self._gone)))
-        self._forget_set(engine.info.set_id)
+        self._disconnect(engine.info.set_id, engine.info.rank if engine.info.rank >= 0 else 0, peer)
         return engine, gone
 
     def _cause(self, engine: Engine, cause: str, now: float) -> str:
         words = engine.leaving or cause or "its connection was lost (killed, or its host or network failed)"
-        first = self._sets[engine.info.set_id].first_death
+        group = self._sets.get(engine.info.set_id)
+        first = group.first_death if group else None
         if first and not engine.leaving and now - first[0] < AFTERMATH:
             return f"{words}, after engine {first[1].id} of the same MPI job: {first[1].cause}"
         return words
 
-    def _fail(self, newcomer: Newcomer, cause: str) -> None:
+    def _fail(self, peer: Peer, newcomer: Newcomer, cause: str) -> None:
         phase = newcomer.phase
         row: dict[str, object] = {"cause": cause, "phase": "joined" if newcomer.join else "started"}
         if phase:
@@ -249,12 +274,21 @@ class Roster:
             row["phase"] = "joined" if newcomer.join else phase.phase
         self._failed.append(row)
         if newcomer.join:
-            self._sets[newcomer.join.set_id].joined.pop(newcomer.join.rank, None)
+            self._disconnect(newcomer.join.set_id, newcomer.join.rank, peer)
 
-    def _forget_set(self, set_id: str) -> None:
-        """A set none of whose ranks is here any more cannot come back whole."""
-        if not any(engine.info.set_id == set_id for engine in self.engines.values()):
-            self._sets[set_id].joined.clear()
+    def _disconnect(self, set_id: str, rank: int, peer: Peer) -> None:
+        """Take a rank's connection out of its set, unless the rank is back over another one."""
+        group = self._sets.get(set_id)
+        if group is None or group.joined.get(rank) != peer:
+            return
+        del group.joined[rank]
+        if group.joined:
+            return
+        if group.base is None:
+            del self._sets[set_id]
+        elif len(self._sets) > REMEMBERED_SETS:
+            oldest = next(name for name, old in self._sets.items() if not old.joined)
+            del self._sets[oldest]
 
 
 def _span(ids: set[int]) -> str:

@@ -22,7 +22,9 @@ from hpcremote.controller.machine import (
     Tick,
     Unlink,
 )
+from hpcremote.ids import is_uid
 from hpcremote.net.hub import Came, Got, Happening, Hub, Peer
+from hpcremote.net.keys import RateLimit
 from hpcremote.net.shm import remove_blob
 from hpcremote.wire.frames import Parcel
 from hpcremote.wire.lastwords import cause_of
@@ -31,6 +33,8 @@ _log = logging.getLogger("hpcremote.controller")
 
 #: How much of a dead engine's output is kept.
 TAIL = 4_000
+#: Longer lines of the log are cut.
+LINE = 4_000
 
 
 class Server:
@@ -51,22 +55,29 @@ class Server:
         self._signal = ""
         self._done = False
         self._outbox: dict[Peer, list[Parcel]] = {}
+        self._complaints = RateLimit()
 
     def run(self) -> None:
         """Serve until a client, SIGTERM or SIGINT ends the cluster."""
         self._take_signals()
-        while not self._done:
-            deadline = self._machine.deadline()
-            timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
-            happened = self._hub.poll(timeout)
-            for happening in happened:
-                self._feed(self._event(happening))
-            if self._signal:
-                name, self._signal = self._signal, ""
-                self._carry_out(self._machine.end(f"{name} received", time.monotonic()))
-            elif not happened:
-                self._feed(Tick())
-            self._flush()
+        try:
+            while not self._done:
+                self._turn()
+        finally:
+            signal.set_wakeup_fd(-1)  # the hub's descriptor is about to be closed
+
+    def _turn(self) -> None:
+        deadline = self._machine.deadline()
+        timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
+        happened = self._hub.poll(timeout)
+        for happening in happened:
+            self._feed(self._event(happening))
+        if self._signal:
+            name, self._signal = self._signal, ""
+            self._carry_out(self._machine.end(f"{name} received", time.monotonic()))
+        elif not happened:
+            self._feed(Tick())
+        self._flush()
 
     def _take_signals(self) -> None:
         def note(signum: int, _frame: FrameType | None) -> None:
@@ -100,12 +111,20 @@ class Server:
                 assert isinstance(action.peer, Peer)  # noqa: S101
                 self._outbox.setdefault(action.peer, []).append((action.message, action.frames))
             elif isinstance(action, Log):
-                _log.info(action.text)
+                self._say(action)
             elif isinstance(action, Unlink):
                 remove_blob(self._shm, action.blob)
             elif isinstance(action, End):
                 _log.info("ended: %s", action.reason)
                 self._done = True
+
+    def _say(self, log: Log) -> None:
+        text = log.text if log.text.isprintable() else ascii(log.text)  # a peer's words stay on their line
+        text = text[:LINE]
+        if not log.complaint:
+            _log.info(text)
+        elif text := self._complaints.admit(time.monotonic(), text):
+            _log.warning(text)
 
     def _flush(self) -> None:
         outbox, self._outbox = self._outbox, {}
@@ -114,7 +133,7 @@ class Server:
 
     def _autopsy(self, uid: str) -> tuple[str, str]:
         """Return how a local engine died and the last it wrote; empty for others."""
-        if not uid or not self._words:
+        if not self._words or not is_uid(uid):  # anything else might be a path out of the folder
             return "", ""
         errors = _tail(Path(self._words) / f"{uid}.err")
         if errors is None:

@@ -39,8 +39,7 @@ class Link:
         self._introduction: list[Parcel] = []
         opened = connect(connection, timeout)
         self._channel = Channel(
-            opened.socket,
-            opened.monitor,
+            opened.transport,
             self._deliver,
             self._connection_changed,
             tick=tick,

@@ -13,13 +13,12 @@ from hpcremote import files
 _UID = re.compile(r"[0-9a-f]{16}")
 
 
-def orphans() -> list[Path]:
-    """Return what no living controller listens behind.
+def orphans(runtime: Path) -> list[Path]:
+    """Return what no living controller listens behind, in the folder of sockets and in shared memory.
 
     A controller is named by the first 16 digits of its uid: ``<uid>.sock`` and the folder ``<uid>``
     beside it; its folder in shared memory carries 12 of them.
     """
-    runtime = files.runtime_dir()
     names = {path.name.removesuffix(".sock") for path in runtime.iterdir()}
     dead = [uid for uid in sorted(names) if _UID.fullmatch(uid) and _is_dead(runtime / f"{uid}.sock")]
     found = []

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import time
@@ -21,7 +22,6 @@ from typing import BinaryIO
 
 from hpcremote import files
 from hpcremote.errors import LaunchError
-from hpcremote.launch import text
 
 #: The environment variable that holds a cluster's mark. It is no secret.
 MARK = "HPCREMOTE_MARK"
@@ -74,7 +74,7 @@ class Child:
                 )
         except OSError as error:
             missing = f"the working directory {cwd}" if error.filename == cwd else self.words[0]
-            raise LaunchError(f"cannot start {text.shown(self.words)}: {missing}: {error.strerror}") from None
+            raise LaunchError(f"cannot start {shlex.join(self.words)}: {missing}: {error.strerror}") from None
         self.process = of_pid(self._popen.pid)
 
     def exit_code(self) -> int | None:

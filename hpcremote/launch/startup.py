@@ -115,6 +115,11 @@ class Startup:
         for child in self.children:
             child.forget()
 
+    @property
+    def running(self) -> bool:
+        """Whether the controller runs."""
+        return self._controller is not None and self._controller.process.alive()
+
     def wait(self) -> None:
         """Wait until the controller has ended."""
         if self._controller is not None:

@@ -1,4 +1,4 @@
-"""One DEALER socket that the threads of a process share, without a hand-off where none is needed.
+"""One connection that the threads of a process share, without a hand-off where none is needed.
 
 Whoever waits for something reads the socket itself (the *reader*; there is one at a time). When
 nobody waits, a background thread reads. So a client that blocks on a result, or an engine that
@@ -9,15 +9,15 @@ waits for work, is woken by the socket and by nothing in between.
     user thread     send(...)                    wait(done)
                       │ lock                       │ becomes the reader: poll fd, drain, deliver
     ──────────────────┼────────────────────────────┼────────────────────
-    socket          [ DEALER ]  fd readable ───────┘
+    connection    [ transport ] fd readable ───────┘
     ──────────────────┼────────────────────────────┼────────────────────
     background      flush what was posted       reads when no user thread does
 
 The rules that make this right:
 
-* The socket is touched only with ``_lock`` held. The reader polls the socket's file descriptor,
-  not the socket. That descriptor is edge-triggered, and any use of the socket may consume the edge:
-  so whoever has used it looks whether there is something to read, and wakes the reader if so.
+* The transport is touched only with ``_lock`` held. The reader polls descriptors, not the transport.
+  A ZeroMQ descriptor is edge-triggered, and any use of its socket may consume the edge: so whoever
+  has used it looks whether there is something to read, and wakes the reader if so.
 * The background thread steps aside for user threads. It takes over when none has read for a few
   milliseconds, so a loop of short blocking calls never meets it; and it sleeps without any timer
   while a user thread goes on reading, so an idle engine burns nothing.
@@ -34,24 +34,18 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-import zmq
-
 from hpcremote.net.interrupts import deferred_interrupts
-from hpcremote.net.sockets import readable
+from hpcremote.net.transport import Transport
 from hpcremote.wire.frames import FrameError, Parcel, pack, unpack
 
 #: How long the background thread lets user threads come back before it takes over.
 NAP = 0.005
-#: Payload frames from this size on are sent without a copy.
-ZERO_COPY = 65_536
 #: After it sent what was posted, the reader looks for more after this long, in milliseconds.
 LINGER = 1.0
 #: At most this many messages go into one batch.
 BATCH = 256
 
-# Plain numbers: arithmetic on the enums costs more than the calls that take them.
-_NOBLOCK = int(zmq.NOBLOCK)
-_NOBLOCK_MORE = int(zmq.NOBLOCK | zmq.SNDMORE)
+_NO_CHANGES: list[bool] = []
 
 Deliver = Callable[[Sequence[Parcel]], None]
 
@@ -61,11 +55,10 @@ def _never() -> bool:
 
 
 class Channel:
-    """A shared DEALER; see the module's docstring.
+    """A shared connection; see the module's docstring.
 
     Args:
-        socket: a connected DEALER; the channel owns it from now on.
-        monitor: its monitor socket.
+        transport: an open connection; the channel owns it from now on.
         deliver: gets every batch of messages, in order, one call at a time, in the reader's thread;
             no lock is held.
         connection_changed: called with False when the connection broke and True when it is back.
@@ -74,8 +67,7 @@ class Channel:
 
     def __init__(
         self,
-        socket: zmq.Socket[bytes],
-        monitor: zmq.Socket[bytes],
+        transport: Transport,
         deliver: Deliver,
         connection_changed: Callable[[bool], None],
         *,
@@ -83,8 +75,7 @@ class Channel:
         tick_every: float = 0.05,
         defer_interrupts: bool = True,
     ) -> None:
-        self._socket = socket
-        self._monitor = monitor
+        self._transport = transport
         self._deliver = deliver
         self._connection_changed = connection_changed
         self._tick = tick
@@ -103,14 +94,14 @@ class Channel:
         self._outbox: list[Parcel] = []
         self._flushing = False  # the reader looks at the outbox again within LINGER
         self._closed = False
+        self._gone = False
+        self._fired = False  # a descriptor fired since the transport was asked for changes
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) if hasattr(os, "eventfd") else -1
         self._wake_write = self._wake
         if self._wake < 0:
             self._wake, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self._fd = int(socket.getsockopt(zmq.FD))
-        self._monitor_fd = int(monitor.getsockopt(zmq.FD))
         self._poll = select.poll()
-        for fd in (self._fd, self._monitor_fd, self._wake):
+        for fd in (*transport.fds, self._wake):
             self._poll.register(fd, select.POLLIN)
         self._thread = threading.Thread(target=self._background, name="hpcremote-io", daemon=True)
         self._thread.start()
@@ -142,36 +133,20 @@ class Channel:
 
     def send_guarded(self, parcels: Sequence[Parcel]) -> bool:
         """Send now, as :meth:`send` does, for a caller that puts interrupts off itself."""
+        transport = self._transport
         with self._lock:
             if self._closed:
                 return False
             posted, self._outbox = self._outbox, []
             sent = True
             for batch in _batches([*posted, *parcels] if posted else parcels):
-                sent = self._send_batch(batch) and sent
-            # Sending may have consumed the edge of the descriptor that another thread polls.
-            stolen = (
-                self._reader.locked()
-                and self._reader_id != threading.get_ident()
-                and readable(self._socket)
-            )
-        if stolen:
+                sent = transport.send(pack(batch)) and sent
+            unheard = transport.pending
+            if transport.edges and self._reader.locked() and self._reader_id != threading.get_ident():
+                unheard = transport.stolen()
+        if unheard:
             self._nudge()
         return sent
-
-    def _send_batch(self, batch: Sequence[Parcel]) -> bool:
-        frames = pack(batch)
-        try:
-            if len(frames) == 1:
-                self._socket.send(frames[0], _NOBLOCK)
-                return True
-            last = len(frames) - 1
-            for index, frame in enumerate(frames):
-                flags = _NOBLOCK if index == last else _NOBLOCK_MORE
-                self._socket.send(frame, flags, copy=memoryview(frame).nbytes < ZERO_COPY)
-        except zmq.Again:
-            return False
-        return True
 
     # ------------------------------------------------------------ waiting
 
@@ -274,16 +249,21 @@ class Channel:
             fired = self._sleep(timeout)
 
     def _sleep(self, milliseconds: float | None) -> bool:
-        """Wait for something to happen; return whether the socket's descriptor fired."""
+        """Wait for something to happen; return whether the transport has to be looked at."""
+        writing = self._transport.pending
+        if writing:
+            self._poll.modify(self._transport.fds[0], select.POLLIN | select.POLLOUT)
         fired = False
         for fd, _ in self._poll.poll(milliseconds):
-            if fd == self._fd:
-                fired = True
-            elif fd == self._wake:
+            if fd == self._wake:
                 with contextlib.suppress(BlockingIOError):
                     os.read(self._wake, 4096)
             else:
-                self._read_monitor()
+                fired = True
+        if writing:
+            self._poll.modify(self._transport.fds[0], select.POLLIN)
+            with self._lock:
+                self._transport.flush()
         return fired
 
     def _hand_over(self, batch: list[Parcel]) -> None:
@@ -293,46 +273,41 @@ class Channel:
                 self._turn.notify_all()
 
     def _receive(self, *, certain: bool) -> list[Parcel]:
-        """Return the next batch, or nothing.
+        """Return what came, or nothing.
 
         Args:
-            certain: the descriptor has just fired, so that asking the socket first would be a waste.
+            certain: a descriptor has just fired, so that asking first would be a waste.
         """
+        transport = self._transport
         with self._lock:
-            if self._closed or not (certain or readable(self._socket)):
+            if self._closed:
                 return []
             try:
-                frame = self._socket.recv(_NOBLOCK, copy=False)
-            except zmq.Again:
-                return []
-            head = frame.bytes
-            frames = []
-            while frame.more:
-                frame = self._socket.recv(_NOBLOCK, copy=False)
-                frames.append(memoryview(frame))
-        try:
-            return unpack(head, frames)
-        except FrameError:
-            # Only the controller can send here, and only a broken or other one sends this.
-            self._closed = True
-            self._connection_changed(False)
-            return []
+                batches = transport.receive(certain=certain)
+                parcels = [parcel for head, frames in batches for parcel in unpack(head, frames)]
+            except FrameError:
+                # Only the controller can send here, and only a broken or other one sends this.
+                changes, parcels = [False], []
+                self._closed = True
+            else:
+                self._fired = self._fired or certain
+                changes = _NO_CHANGES
+                if self._fired and not parcels:
+                    self._fired = False
+                    changes = transport.changes()
+        if changes:
+            self._report(changes)
+        return parcels
 
-    def _read_monitor(self) -> None:
-        changes = []
-        with self._lock:
-            while not self._closed and readable(self._monitor):
-                event = int.from_bytes(self._monitor.recv_multipart(zmq.NOBLOCK)[0][:2], "little")
-                if event == zmq.EVENT_DISCONNECTED:
-                    changes.append(False)
-                elif event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
-                    changes.append(True)
+    def _report(self, changes: list[bool]) -> None:
+        # What came before the end of the connection still counts.
+        while batch := self._receive(certain=False):
+            self._hand_over(batch)
         for connected in changes:
-            # What came before the end of the connection still counts.
-            while batch := self._receive(certain=False):
-                self._hand_over(batch)
+            if not connected and not self._transport.edges:
+                self._poll.unregister(self._transport.fds[0])  # it would fire for ever
             self._connection_changed(connected)
-        if changes and self._waiting:
+        if self._waiting:
             with self._turn:
                 self._turn.notify_all()
 
@@ -378,8 +353,8 @@ class Channel:
 
     def close(self, linger: float = 1.0) -> None:
         """Send what was posted, for at most *linger* seconds, and close. Waiting threads return."""
-        with contextlib.suppress(zmq.ZMQError):
-            self.flush()
+        self.flush()
+        self._drain(linger)
         self._closed = True
         self._nudge()
         self._resume.set()
@@ -388,10 +363,23 @@ class Channel:
         if self._thread is not threading.current_thread():
             self._thread.join(5.0)
         with self._lock:
-            if not self._socket.closed:
-                self._socket.disable_monitor()
-                self._monitor.close(0)
-                self._socket.close(int(linger * 1000))
+            if not self._gone:
+                self._gone = True
+                self._transport.close(linger)
+                os.close(self._wake)
+                if self._wake_write != self._wake:
+                    os.close(self._wake_write)
+                self._wake_write = -1
+
+    def _drain(self, linger: float) -> None:
+        """Wait until the kernel took what waits, for at most *linger* seconds."""
+        deadline = time.monotonic() + linger
+        writable = select.poll()
+        writable.register(self._transport.fds[0], select.POLLOUT)
+        while self._transport.pending and (left := deadline - time.monotonic()) > 0:
+            writable.poll(left * 1000)
+            with self._lock:
+                self._transport.flush()
 
 
 @contextlib.contextmanager

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import socket as tcp
 import threading
 import time
-from pathlib import Path
 from typing import NamedTuple
 
 import zmq
@@ -15,26 +15,27 @@ from hpcremote.connection import Connection
 from hpcremote.errors import NotConnected
 from hpcremote.net.keys import KeyPair
 from hpcremote.net.sockets import dealer
+from hpcremote.net.stream import Stream
+from hpcremote.net.transport import StreamTransport, Transport, ZmqTransport
 
 _contexts: dict[int, zmq.Context[zmq.Socket[bytes]]] = {}
 _lock = threading.Lock()
 
 #: How long one address may take before the next one is tried.
 PER_ADDRESS = 5.0
+#: How the address of a local socket begins.
+LOCAL = "ipc://"
 
 
 class Open(NamedTuple):
     """A connection that is up."""
 
-    socket: zmq.Socket[bytes]
-    monitor: zmq.Socket[bytes]
+    transport: Transport
     address: str
 
 
 def context() -> zmq.Context[zmq.Socket[bytes]]:
     """Return this process' ZeroMQ context (a forked child gets one of its own)."""
-    import os
-
     with _lock:
         if os.getpid() not in _contexts:
             _contexts[os.getpid()] = zmq.Context()
@@ -74,8 +75,8 @@ def connect(connection: Connection, timeout: float) -> Open:
 
 def _try(address: str, keys: KeyPair, server_key: str, timeout: float) -> Open | str:
     """Return an open connection, or what happened instead."""
-    if address.startswith("ipc://") and not Path(address[6:]).exists():
-        return "no such local socket"
+    if address.startswith(LOCAL):
+        return _try_local(address, timeout)
     socket = dealer(context(), address, keys, server_key)
     monitor = socket.get_monitor_socket(
         zmq.EVENT_HANDSHAKE_SUCCEEDED
@@ -90,11 +91,22 @@ def _try(address: str, keys: KeyPair, server_key: str, timeout: float) -> Open |
     except zmq.ZMQError as error:
         problem = str(error)
     if not problem:
-        return Open(socket, monitor, address)
+        return Open(ZmqTransport(socket, monitor), address)
     socket.disable_monitor()
     monitor.close(0)
     socket.close(0)
     return problem if problem != "silent" else _explain(address, timeout)
+
+
+def _try_local(address: str, timeout: float) -> Open | str:
+    sock = tcp.socket(tcp.AF_UNIX, tcp.SOCK_STREAM)
+    sock.settimeout(timeout)
+    try:
+        sock.connect(address[len(LOCAL) :])
+    except OSError as error:
+        sock.close()
+        return (error.strerror or str(error)).lower()
+    return Open(StreamTransport(Stream(sock, keep=False)), address)
 
 
 def _await_handshake(monitor: zmq.Socket[bytes], deadline: float) -> str:
@@ -111,8 +123,6 @@ def _await_handshake(monitor: zmq.Socket[bytes], deadline: float) -> str:
 
 def _explain(address: str, timeout: float) -> str:
     """Say why nothing answered at *address*."""
-    if not address.startswith("tcp://"):
-        return "no answer"
     host, _, port = address[6:].rpartition(":")
     try:
         tcp.create_connection((host.strip("[]"), int(port)), min(timeout, 2.0)).close()

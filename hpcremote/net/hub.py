@@ -2,16 +2,17 @@
 
 ::
 
-    local peers  ──ipc──────▶ ROUTER ┐
-    remote peers ──tcp,CURVE▶ ROUTER ┼─▶ poll() ─▶ [Came, Got, Went] in the order in which they happened
-                     ZAP ───▶ REP    ┤
-    monitors ────────────────▶ PAIR  ┘
+    remote peers ──tcp, CURVE──▶ ROUTER, its monitor, ZAP ┐
+                                                          ├─▶ poll() ─▶ [Came, Got, Went], in order
+    local peers  ──Unix streams─▶ one descriptor each ────┘
 
 A ROUTER names its connections itself, so no peer can choose, guess or take over another's name. What
 a connection's key allows (ZAP's user id) is read from the first message and bound to that name.
 
-A peer's departure is seen by its connection: the monitor names the file descriptor, and the first
-message of every peer told which one is its. What a peer sent before it went is delivered first.
+A remote peer's departure is seen by its connection: the monitor names the file descriptor, and the
+first message of every peer told which one is its. What a peer sent before it went is delivered first.
+
+Local peers are in ``locals.py``: processes of the same user, as the kernel says.
 """
 
 from __future__ import annotations
@@ -27,8 +28,10 @@ from typing import Any, NamedTuple
 import zmq
 
 from hpcremote.errors import ConfigError
+from hpcremote.net.connect import LOCAL
 from hpcremote.net.keys import ZAP_ENDPOINT, Admission, KeyPair, RateLimit
-from hpcremote.net.sockets import local_router, readable, remote_router
+from hpcremote.net.locals import Locals
+from hpcremote.net.sockets import NOBLOCK, NOBLOCK_MORE, readable, remote_router
 from hpcremote.wire.frames import FrameError, Parcel, pack, unpack
 
 _log = logging.getLogger("hpcremote.controller")
@@ -37,15 +40,10 @@ _log = logging.getLogger("hpcremote.controller")
 TURN = 256
 #: Payload frames from this size on are sent without a copy.
 ZERO_COPY = 65_536
-# Plain numbers: arithmetic on the enums costs more than the calls that take them.
-_NOBLOCK = int(zmq.NOBLOCK)
-_NOBLOCK_MORE = int(zmq.NOBLOCK | zmq.SNDMORE)
-
-
 class Peer(NamedTuple):
-    """A connection: which socket, and the name that the ROUTER gave it."""
+    """A connection. ``local``: a Unix stream; ``name``: ours for it, never used again."""
 
-    socket: int
+    local: bool
     name: bytes
 
 
@@ -84,29 +82,22 @@ class Hub:
 
     def __init__(self, keys: KeyPair, admission: Admission, local: str) -> None:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._context.set(zmq.MAX_SOCKETS, 4096)
         self._admission = admission
         self._garbage = RateLimit()
-        self._known: dict[Peer, int] = {}
-        self._by_fd: dict[tuple[int, int], Peer] = {}
-        self._went: list[Peer] = []
-        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._known: set[bytes] = set()  # remote peers that were introduced
+        self._by_fd: dict[int, bytes] = {}
+        self._went: list[bytes] = []
         self._zap = self._context.socket(zmq.REP)
         self._zap.bind(ZAP_ENDPOINT)
-        self._routers = [remote_router(self._context, keys)]
-        if local:
-            self._routers.append(local_router(self._context, local))
-        self._monitors = [
-            router.get_monitor_socket(zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL)
-            for router in self._routers
-        ]
-        self._touched = set(range(len(self._routers)))
-        self._zap_fd = _fd(self._zap)
-        self._router_fds = [_fd(router) for router in self._routers]
-        self._monitor_fds = [_fd(monitor) for monitor in self._monitors]
+        self._router = remote_router(self._context, keys)
+        self._monitor = self._router.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        self._touched = True  # the router was used since it was last looked at
+        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._poll = select.epoll()
-        for fd in (self._wake_read, self._zap_fd, *self._router_fds, *self._monitor_fds):
+        self._router_fd, self._zap_fd, self._monitor_fd = map(_fd, (self._router, self._zap, self._monitor))
+        for fd in (self._wake_read, self._zap_fd, self._router_fd, self._monitor_fd):
             self._poll.register(fd, select.EPOLLIN)
+        self._locals = Locals(self._poll, local.removeprefix(LOCAL)) if local else None
 
     @property
     def wake_fd(self) -> int:
@@ -121,86 +112,126 @@ class Hub:
         """
         place = f"[{host}]" if ":" in host else host
         try:
-            self._routers[0].bind(f"tcp://{place}:{port or '*'}")
+            self._router.bind(f"tcp://{place}:{port or '*'}")
         except zmq.ZMQError as error:
             raise ConfigError(f"cannot listen on {host} port {port or 'any'}: {error.strerror}") from None
-        return int(self._routers[0].getsockopt(zmq.LAST_ENDPOINT).rstrip(b"\0").rpartition(b":")[2])
+        return int(self._router.getsockopt(zmq.LAST_ENDPOINT).rstrip(b"\0").rpartition(b":")[2])
 
     # ------------------------------------------------------------ what happens
 
     def poll(self, timeout: float | None) -> list[Happening]:
         """Wait for at most *timeout* seconds for something to happen, and return it (or nothing)."""
         happened: list[Happening] = []
-        # Whatever used a socket since may have consumed the edge of its descriptor.
-        for index in self._touched:
-            if readable(self._routers[index]):
-                self._read(index, happened)
-        if happened:
-            return happened
-        self._touched.clear()
-        fired = {fd for fd, _ in self._poll.poll(timeout)}
-        if self._wake_read in fired:
-            with contextlib.suppress(BlockingIOError):
-                os.read(self._wake_read, 4096)
-        if self._zap_fd in fired:
-            self._answer_zap()
-        if not fired.isdisjoint(self._monitor_fds):
-            self._read_monitors()
-            self._touched.update(range(len(self._routers)))
-            fired.update(self._router_fds)
-        for index, fd in enumerate(self._router_fds):
-            if fd in fired:
-                self._touched.add(index)
-                if readable(self._routers[index]):
-                    self._read(index, happened)
-        self._report_departures(happened)
+        # Whatever used the router since may have consumed the edge of its descriptor.
+        if self._touched:
+            self._touched = False
+            if readable(self._router):
+                self._read(happened)
+                timeout = 0
+        for fd, events in self._poll.poll(timeout):
+            if self._locals is not None and self._locals.has(fd):
+                self._read_local(fd, events, happened)
+            else:
+                self._on_own(fd)
+        if self._touched:
+            self._touched = False
+            if readable(self._router):
+                self._read(happened)
+            self._report_departures(happened)
         return happened
 
-    def _report_departures(self, happened: list[Happening]) -> None:
-        went, self._went = self._went, []
-        for peer in went:
-            if readable(self._routers[peer.socket]):
-                self._went.append(peer)  # what it sent before it went comes first
-                self._nudge()
-            elif self._known.pop(peer, None) is not None:
+    def _on_own(self, fd: int) -> None:
+        if fd == self._wake_read:
+            with contextlib.suppress(BlockingIOError):
+                os.read(fd, 4096)
+        elif fd == self._zap_fd:
+            self._answer_zap()
+        else:
+            self._touched = True
+            if fd == self._monitor_fd:
+                self._read_monitor()
+
+    # ------------------------------------------------------------ local peers
+
+    def _read_local(self, fd: int, events: int, happened: list[Happening]) -> None:
+        assert self._locals is not None  # noqa: S101 - for the type checker
+        for name, batches, ended in self._locals.ready(fd, events):
+            peer = Peer(True, name)
+            if batches is None:
+                happened.append(Came(peer, "any", True))
+                continue
+            for head, frames in batches:
+                self._unpack(peer, head, frames, happened)
+            if ended is not None:
+                if ended:
+                    self._complain(f"a local connection was closed: {ended}")
                 happened.append(Went(peer))
+
+    def _unpack(self, peer: Peer, head: bytes, frames: Sequence[Any], happened: list[Happening]) -> None:
+        try:
+            parcels = unpack(head, frames)
+        except FrameError as error:
+            self._complain(f"unreadable message ignored: {error}")
+            return
+        for parcel in parcels:
+            happened.append(Got(peer, parcel))
+
+    def _complain(self, text: str) -> None:
+        if words := self._garbage.admit(time.monotonic(), text):
+            _log.warning(words)
+
+    # ------------------------------------------------------------ remote peers
+
+    def _read(self, happened: list[Happening]) -> None:
+        """Take what is there from the router, which has something."""
+        router = self._router
+        self._touched = True
+        for _ in range(TURN):
+            name = router.recv(NOBLOCK)
+            head = router.recv(NOBLOCK, copy=False)
+            frames = []
+            more = head.more
+            while more:
+                frame = router.recv(NOBLOCK, copy=False)
+                frames.append(frame)
+                more = frame.more
+            if name not in self._known:
+                happened.append(self._introduce(name, head))
+            self._unpack(Peer(False, name), head.bytes, frames, happened)
+            if not readable(router):
+                return
+
+    def _introduce(self, name: bytes, head: zmq.Frame) -> Came:
+        # Departures that were noticed before this message must not be taken for this connection's,
+        # which may have been given the same descriptor.
+        self._read_monitor()
+        self._known.add(name)
+        self._by_fd[int(head.get(zmq.SRCFD))] = name
+        return Came(Peer(False, name), str(head.get("User-Id")), False)
+
+    def _report_departures(self, happened: list[Happening]) -> None:
+        if not self._went:
+            return
+        self._touched = True
+        if readable(self._router):  # what they sent before they went comes first
+            self._nudge()
+            return
+        went, self._went = self._went, []
+        for name in went:
+            self._known.discard(name)
+            happened.append(Went(Peer(False, name)))
 
     def _nudge(self) -> None:
         with contextlib.suppress(BlockingIOError):
             os.write(self._wake_write, b"\1")
 
-    def _read(self, index: int, happened: list[Happening]) -> None:
-        """Take what is there from a router that has something."""
-        router = self._routers[index]
-        for _ in range(TURN):
-            peer = Peer(index, router.recv(_NOBLOCK))
-            head = router.recv(_NOBLOCK, copy=False)
-            frames = []
-            more = head.more
-            while more:
-                frame = router.recv(_NOBLOCK, copy=False)
-                frames.append(frame)
-                more = frame.more
-            if peer not in self._known:
-                happened.append(self._introduce(peer, head))
-            try:
-                happened += [Got(peer, parcel) for parcel in unpack(head.bytes, frames)]
-            except FrameError as error:
-                if words := self._garbage.admit(time.monotonic(), f"unreadable message ignored: {error}"):
-                    _log.warning(words)
-            if not readable(router):
-                return
-
-    def _introduce(self, peer: Peer, head: zmq.Frame) -> Came:
-        # Departures that were noticed before this message must not be taken for this connection's,
-        # which may have been given the same descriptor.
-        self._read_monitors()
-        fd = int(head.get(zmq.SRCFD))
-        self._known[peer] = fd
-        self._by_fd[peer.socket, fd] = peer
-        local = peer.socket == 1
-        role = "any" if local else str(head.get("User-Id"))
-        return Came(peer, role, local)
+    def _read_monitor(self) -> None:
+        while readable(self._monitor):
+            event = self._monitor.recv_multipart(NOBLOCK)[0]
+            if int.from_bytes(event[:2], "little") == zmq.EVENT_DISCONNECTED:
+                name = self._by_fd.pop(int.from_bytes(event[2:6], "little"), None)
+                if name is not None:
+                    self._went.append(name)
 
     def _answer_zap(self) -> None:
         while readable(self._zap):
@@ -210,41 +241,34 @@ class Hub:
                 _log.warning(verdict.log)
             self._zap.send_multipart(verdict.frames)
 
-    def _read_monitors(self) -> None:
-        for index, monitor in enumerate(self._monitors):
-            while readable(monitor):
-                event = monitor.recv_multipart(zmq.NOBLOCK)[0]
-                if int.from_bytes(event[:2], "little") != zmq.EVENT_DISCONNECTED:
-                    continue
-                if peer := self._by_fd.pop((index, int.from_bytes(event[2:6], "little")), None):
-                    self._went.append(peer)
-
     # ------------------------------------------------------------ sending
 
     def send(self, peer: Peer, parcels: Sequence[Parcel]) -> None:
         """Send a batch to *peer*; one that has gone gets nothing (its departure is reported by poll)."""
-        router = self._routers[peer.socket]
-        self._touched.add(peer.socket)
         frames = pack(parcels)
+        if peer.local:
+            if self._locals is not None:
+                self._locals.send(peer.name, frames)
+            return
+        self._touched = True
         last = len(frames) - 1
         try:
-            router.send(peer.name, _NOBLOCK_MORE)
+            self._router.send(peer.name, NOBLOCK_MORE)
             for index, frame in enumerate(frames):
-                big = index > 0 and (isinstance(frame, zmq.Frame) or len(frame) >= ZERO_COPY)
-                router.send(frame, _NOBLOCK if index == last else _NOBLOCK_MORE, copy=not big)
+                big = index > 0 and len(frame) >= ZERO_COPY
+                self._router.send(frame, NOBLOCK if index == last else NOBLOCK_MORE, copy=not big)
         except zmq.ZMQError as error:
             if error.errno != zmq.EHOSTUNREACH:
                 raise
 
     def close(self, linger: float) -> None:
         """Send what is on its way, for at most *linger* seconds, and close everything."""
-        for router in self._routers:
-            router.disable_monitor()
-        for monitor in self._monitors:
-            monitor.close(0)
+        if self._locals is not None:
+            self._locals.close(linger)
+        self._router.disable_monitor()
+        self._monitor.close(0)
         self._zap.close(0)
-        for router in self._routers:
-            router.close(int(linger * 1000))
+        self._router.close(int(linger * 1000))
         self._poll.close()
         os.close(self._wake_read)
         os.close(self._wake_write)

@@ -26,6 +26,7 @@ WORTHWHILE = 1 << 20
 # Linux writes at most 0x7ffff000 bytes a call.
 _CHUNK = 1 << 30
 _ZEROS = bytes(ALIGN)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EFBIG)
 
 
 def _aligned(size: int) -> int:
@@ -46,9 +47,9 @@ def write_blob(folder: str, pieces: Sequence[Any]) -> str:
             _write_all(fd, view)
             if pad := _aligned(len(view)) - len(view):
                 _write_all(fd, memoryview(_ZEROS)[:pad])
-    except OSError as error:
+    except BaseException as error:  # KeyboardInterrupt too: the memory would be lost until the cluster ends
         path.unlink(missing_ok=True)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EFBIG):
+        if isinstance(error, OSError) and error.errno in _FULL:
             return ""
         raise
     finally:
@@ -72,6 +73,8 @@ def read_blob(folder: str, name: str, sizes: Iterable[int], *, unlink: bool) -> 
     path = Path(folder) / name
     sizes = list(sizes)
     need = sum(_aligned(size) for size in sizes)
+    if not need:
+        raise PayloadError(f"shared-memory blob {name} is said to be empty")
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError as error:

@@ -21,6 +21,9 @@ HEARTBEAT_MS = 5_000
 HEARTBEAT_TIMEOUT_MS = 20_000
 
 
+# Plain numbers: arithmetic on the enums costs more than the calls that take them.
+NOBLOCK = int(zmq.NOBLOCK)
+NOBLOCK_MORE = int(zmq.NOBLOCK | zmq.SNDMORE)
 _EVENTS = int(zmq.EVENTS)
 _POLLIN = (int(zmq.POLLIN), int(zmq.POLLIN | zmq.POLLOUT))
 
@@ -36,26 +39,16 @@ def readable(socket: zmq.Socket[Any]) -> bool:
 def dealer(
     context: zmq.Context[zmq.Socket[bytes]], address: str, keys: KeyPair, server_key: str
 ) -> zmq.Socket[bytes]:
-    """Return a DEALER that connects to *address*, encrypted unless that is a local socket."""
+    """Return a DEALER for the controller at *address*, encrypted; it is not connected yet."""
     socket = context.socket(zmq.DEALER)
     _common(socket)
     socket.setsockopt(zmq.IMMEDIATE, 1)
     socket.setsockopt(zmq.RECONNECT_IVL, 100)
     socket.setsockopt(zmq.RECONNECT_IVL_MAX, 2_000)
-    if address.startswith("tcp:"):
-        _liveness(socket)
-        socket.curve_serverkey = server_key.encode()
-        socket.curve_publickey = keys.public.encode()
-        socket.curve_secretkey = keys.secret.encode()
-    return socket
-
-
-def local_router(context: zmq.Context[zmq.Socket[bytes]], address: str) -> zmq.Socket[bytes]:
-    """Return a bound ROUTER for peers on this machine; its folder's permissions guard it."""
-    socket = context.socket(zmq.ROUTER)
-    _common(socket)
-    socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
-    socket.bind(address)
+    _liveness(socket)
+    socket.curve_serverkey = server_key.encode()
+    socket.curve_publickey = keys.public.encode()
+    socket.curve_secretkey = keys.secret.encode()
     return socket
 
 

@@ -62,7 +62,7 @@ def _parts(obj: Any) -> Iterator[tuple[str, Any]]:
         yield from _parts_of_function(obj)
     elif isinstance(obj, MethodType):
         yield ".__self__", obj.__self__
-    elif not isinstance(obj, type) and isinstance(getattr(obj, "__dict__", None), dict):
+    elif type(obj).__reduce__ is object.__reduce__ and isinstance(getattr(obj, "__dict__", None), dict):
         yield from ((f".{name}", value) for name, value in list(vars(obj).items()))
 
 

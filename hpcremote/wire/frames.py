@@ -51,6 +51,8 @@ def unpack(head: bytes, frames: Sequence[Frame] = _NO_FRAMES) -> list[Parcel]:
         messages = _decode(memoryview(head)[1:])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise FrameError(str(error)) from None
+    if not messages:
+        raise FrameError("a batch without messages")
     if not frames and len(messages) == 1 and not messages[0].nframes:
         return [(messages[0], _NO_FRAMES)]
     return _deal(messages, frames)

@@ -140,7 +140,7 @@ def test_an_interrupted_start_leaves_nothing(home, tmp_path, monkeypatch, number
     wait_for((home / "clusters/local/default/client.json").exists)
     command.send_signal(number)
     _, said = command.communicate(timeout=30)
-    assert command.returncode == code
+    assert command.returncode == code, said
     assert "Traceback" not in said
     wait_for(lambda: record.read(home / "clusters/local/default") is None)
     wait_for(lambda: processes_of(home) == [])

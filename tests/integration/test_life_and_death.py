@@ -23,6 +23,8 @@ pytestmark = [pytest.mark.mpi, pytest.mark.timeout(120)]
 
 #: A death has to be told within a second; a busy machine is given this.
 SOON = 10.0
+#: As between two machines: TCP and CURVE.
+REMOTE = {"profile": "local", "ipc": False, "shm": False}
 
 # ---------------------------------------------------------------- engines
 
@@ -215,15 +217,15 @@ def test_a_client_that_leaves_without_waiting(mpi4: Running) -> None:
 # ---------------------------------------------------------------- controllers
 
 
-@pytest.mark.parametrize("profile", ["local", "mpi"])
-def test_a_controller_that_is_killed(start: Callable[..., Running], profile: str) -> None:
-    running = start(n=2, profile=profile, controller_timeout=2.0)
+@pytest.mark.parametrize("options", [{"profile": "local"}, {"profile": "mpi"}, REMOTE], ids=["local", "mpi", "tcp"])
+def test_a_controller_that_is_killed(start: Callable[..., Running], options: dict[str, Any]) -> None:
+    running = start(n=2, controller_timeout=2.0, **options)
     rc = running.rc
     busy = rc[0].apply_async(time.sleep, 60)
     blocked: list[BaseException | None] = []
     thread = threading.Thread(target=lambda: blocked.append(rc[1].apply_async(time.sleep, 60).exception(SOON)))
     thread.start()
-    assert rc.link.wait(lambda: rc.queue_status(1)["queue"] == 1, SOON)
+    eventually(lambda: rc.queue_status(1)["queue"] == 1, SOON)
     began = time.monotonic()
     running.controller.kill()
     with pytest.raises(hpcremote.NotConnected) as caught:
@@ -242,8 +244,9 @@ def test_a_controller_that_is_killed(start: Callable[..., Running], profile: str
     assert took >= 1.5, "the engines did not wait for their controller to come back"
 
 
-def test_idle_engines_whose_controller_is_killed(start: Callable[..., Running]) -> None:
-    running = start(n=2, profile="local", controller_timeout=1.0)
+@pytest.mark.parametrize("options", [{"profile": "local"}, REMOTE], ids=["local", "tcp"])
+def test_idle_engines_whose_controller_is_killed(start: Callable[..., Running], options: dict[str, Any]) -> None:
+    running = start(n=2, controller_timeout=1.0, **options)
     running.controller.kill()
     _, alive = psutil.wait_procs(list(running.engines.values()), timeout=SOON)
     assert alive == []

@@ -1,0 +1,162 @@
+"""The controller's end of local connections: a listening Unix socket and a stream for every peer.
+
+Who connects has to be the same user, by the kernel's word (``SO_PEERCRED``), besides being able to
+enter the folder that the socket lies in.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import select
+import socket
+import struct
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from hpcremote.errors import ConfigError
+from hpcremote.net.stream import Batch, Closed, Stream
+from hpcremote.wire.frames import FrameError
+
+_CREDENTIALS = struct.Struct("3i")
+#: At most this many reads from one peer before the others have their turn.
+TURN = 16
+
+
+class Ready(NamedTuple):
+    """What a descriptor brought. ``batches`` is None for a peer that has just come.
+
+    ``ended`` is None while the connection lasts, else why it ended ("" for the ordinary way).
+    """
+
+    name: bytes
+    batches: list[Batch] | None
+    ended: str | None
+
+
+class Locals:
+    """Local peers on an epoll object that belongs to the hub.
+
+    Args:
+        poll: where descriptors are registered.
+        path: of the listening socket; nothing must be there.
+
+    Raises:
+        ConfigError: the socket cannot be made.
+    """
+
+    def __init__(self, poll: select.epoll, path: str) -> None:
+        self._poll = poll
+        self._names = itertools.count(1)
+        self._peers: dict[int, tuple[bytes, Stream]] = {}
+        self._streams: dict[bytes, Stream] = {}
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            self._listener.bind(path)
+            self._listener.listen(4096)
+        except OSError as error:
+            self._listener.close()
+            raise ConfigError(f"cannot make the local socket {path}: {error.strerror}") from None
+        self._listener_fd = self._listener.fileno()
+        poll.register(self._listener_fd, select.EPOLLIN)
+
+    def has(self, fd: int) -> bool:
+        """Say whether a descriptor is one of ours."""
+        return fd in self._peers or fd == self._listener_fd
+
+    # ------------------------------------------------------------ in
+
+    def ready(self, fd: int, events: int) -> Iterator[Ready]:
+        """Handle a descriptor that epoll reported."""
+        if fd == self._listener_fd:
+            yield from self._accept()
+            return
+        name, stream = self._peers[fd]
+        if events & select.EPOLLOUT:
+            self._flush(name, stream)
+        if events & ~select.EPOLLOUT:
+            yield self._read(fd, name, stream)
+
+    def _accept(self) -> Iterator[Ready]:
+        while True:
+            try:
+                sock, _ = self._listener.accept()
+            except BlockingIOError:
+                return
+            except OSError:  # out of descriptors, or it went away again: it will try once more, or not
+                return
+            _, uid, _ = _CREDENTIALS.unpack(
+                sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+            )
+            if uid not in (os.geteuid(), 0):
+                sock.close()
+                continue
+            stream = Stream(sock, keep=True)
+            name = next(self._names).to_bytes(8, "big")
+            self._peers[stream.fileno()] = (name, stream)
+            self._streams[name] = stream
+            self._poll.register(stream.fileno(), select.EPOLLIN)
+            yield Ready(name, None, None)
+
+    def _read(self, fd: int, name: bytes, stream: Stream) -> Ready:
+        batches: list[Batch] = []
+        try:
+            for _ in range(TURN):
+                more = stream.receive()
+                batches += more
+                if not more or len(batches) < 2:
+                    break
+        except Closed:
+            self._forget(fd, name, stream)
+            return Ready(name, batches, "")
+        except FrameError as error:
+            self._forget(fd, name, stream)
+            return Ready(name, batches, str(error))
+        return Ready(name, batches, None)
+
+    # ------------------------------------------------------------ out
+
+    def send(self, name: bytes, frames: Sequence[Any]) -> None:
+        """Send a batch to a peer; one that is gone gets nothing."""
+        stream = self._streams.get(name)
+        if stream is None:
+            return
+        waited = stream.pending
+        with contextlib.suppress(Closed):  # its end is met when it is read
+            stream.send(frames)
+        if stream.pending and not waited:
+            self._poll.modify(stream.fileno(), select.EPOLLIN | select.EPOLLOUT)
+
+    def _flush(self, name: bytes, stream: Stream) -> None:
+        with contextlib.suppress(Closed):
+            stream.flush()
+        if not stream.pending:
+            self._poll.modify(stream.fileno(), select.EPOLLIN)
+
+    # ------------------------------------------------------------ the end
+
+    def _forget(self, fd: int, name: bytes, stream: Stream) -> None:
+        self._poll.unregister(fd)
+        del self._peers[fd]
+        del self._streams[name]
+        stream.close()
+
+    def close(self, linger: float) -> None:
+        """Send what waits, for at most *linger* seconds, and close everything."""
+        deadline = time.monotonic() + linger
+        for _, stream in self._peers.values():
+            self._finish(stream, deadline)
+            stream.close()
+        self._peers.clear()
+        self._streams.clear()
+        self._listener.close()
+
+    def _finish(self, stream: Stream, deadline: float) -> None:
+        writable = select.poll()
+        writable.register(stream.fileno(), select.POLLOUT)
+        with contextlib.suppress(Closed):
+            while stream.pending and (left := deadline - time.monotonic()) > 0:
+                writable.poll(left * 1000)
+                stream.flush()
