@@ -88,7 +88,9 @@ class EngineError(HPCRemoteError):
         output: the last lines it wrote.
     """
 
-    def __init__(self, message: str, *, engine_id: int | None = None, cause: str = "", output: str = "") -> None:
+    def __init__(
+        self, message: str, *, engine_id: int | None = None, cause: str = "", output: str = ""
+    ) -> None:
         super().__init__(message)
         self.engine_id = engine_id
         self.cause = cause
@@ -190,9 +192,8 @@ class CompositeError(RemoteError):
         lines = [self.msg]
         for error in self.errors[: self.tb_limit]:
             lines += ["", *str(error).splitlines()]
-        if hidden := len(self.errors) - self.tb_limit:
-            if hidden > 0:
-                lines += ["", f"... and {hidden} more: see .elist, or raise_exception(i)"]
+        if (hidden := len(self.errors) - self.tb_limit) > 0:
+            lines += ["", f"... and {hidden} more: see .elist, or raise_exception(i)"]
         return lines
 
     def print_traceback(self, excid: int | None = None) -> None:

@@ -265,6 +265,24 @@ def test_a_controller_that_cannot_start_is_quoted():
     assert "no-such-interface" in said
 
 
+def test_a_controller_that_ends_as_soon_as_it_listens_is_quoted(tmp_path):
+    python = tmp_path / "python"
+    lines = [
+        'case "$*" in *" engine "*) sleep 60;; esac',
+        "umask 077",
+        "echo {} > client.json",
+        "echo too bad",
+        "exit 3",
+    ]
+    python.write_text("\n".join(["#!/bin/sh", *lines, ""]))
+    python.chmod(0o755)
+    with pytest.raises(LaunchError) as caught:
+        Cluster(n=1, profile="local", python=str(python)).start()
+    said = str(caught.value)
+    assert said.startswith("the controller ended (exit code 3)")
+    assert "too bad" in said
+
+
 def test_no_mpiexec_is_one_sentence():
     with pytest.raises(LaunchError, match="mpiexec: /no/mpiexec"):
         Cluster(n=1, profile="mpi", mpiexec="/no/mpiexec").start()

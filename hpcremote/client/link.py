@@ -218,6 +218,7 @@ class Link:
         """
         if done():
             return True
+        self._check_process()
         return self._channel.wait(lambda: done() or self.lost is not None, timeout) and done()
 
     def wake(self) -> None:
@@ -235,7 +236,10 @@ class Link:
 
     def _check(self) -> None:
         if self.lost is not None:
-            raise self.lost
+            raise type(self.lost)(*self.lost.args)  # a fresh one: each has a traceback of its own
+        self._check_process()
+
+    def _check_process(self) -> None:
         if self._pid != os.getpid():
             raise NotConnected(
                 f"this client was connected in process {self._pid} and cannot be used in its fork {os.getpid()}: "

@@ -164,15 +164,26 @@ class Controller:
 
     def handle(self, event: Event, now: float) -> list[Action]:
         """Take in one event at time *now* and return what has to be done, in order."""
+        if type(event) is Arrived:
+            return self.receive(event.peer, event.message, event.frames, now)
         self._now = now
         self._actions = []
-        if type(event) is Arrived:
-            self._arrived(event.peer, event.message, event.frames)
-        elif type(event) is Opened:
+        if type(event) is Opened:
             self.strangers[event.peer] = Stranger(event.role, event.local)
         elif type(event) is Lost:
             self._lost(event)
         self._check_end()
+        return self._actions
+
+    def receive(
+        self, peer: Peer, message: m.AnyMessage, frames: Sequence[Frame], now: float
+    ) -> list[Action]:
+        """Take in a message; the same as to handle :class:`Arrived`."""
+        self._now = now
+        self._actions = []
+        self._arrived(peer, message, frames)
+        if self.ending is not None:
+            self._check_end()
         return self._actions
 
     def deadline(self) -> float | None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import cast
 
 from hpcremote.controller.machine import (
     Action,
-    Arrived,
     Controller,
     End,
     Event,
@@ -26,8 +26,9 @@ from hpcremote.ids import is_uid
 from hpcremote.net.hub import Came, Got, Happening, Hub, Peer
 from hpcremote.net.keys import RateLimit
 from hpcremote.net.shm import remove_blob
-from hpcremote.wire.frames import Parcel
+from hpcremote.wire.frames import Frame, Parcel
 from hpcremote.wire.lastwords import cause_of
+from hpcremote.wire.messages import AnyMessage
 
 _log = logging.getLogger("hpcremote.controller")
 
@@ -70,13 +71,14 @@ class Server:
         deadline = self._machine.deadline()
         timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
         happened = self._hub.poll(timeout)
+        now = time.monotonic()
         for happening in happened:
-            self._feed(self._event(happening))
+            self._take_in(happening, now)
         if self._signal:
             name, self._signal = self._signal, ""
-            self._carry_out(self._machine.end(f"{name} received", time.monotonic()))
+            self._carry_out(self._machine.end(f"{name} received", now))
         elif not happened:
-            self._feed(Tick())
+            self._carry_out(self._machine.handle(Tick(), now))
         self._flush()
 
     def _take_signals(self) -> None:
@@ -87,29 +89,33 @@ class Server:
             signal.signal(number, note)
         signal.set_wakeup_fd(self._hub.wake_fd, warn_on_full_buffer=False)
 
+    def _take_in(self, happening: Happening, now: float) -> None:
+        try:
+            if type(happening) is Got:
+                actions = self._machine.receive(happening.peer, happening.message, happening.frames, now)
+            else:
+                actions = self._machine.handle(self._event(happening), now)
+            self._carry_out(actions)
+        except Exception:
+            # One peer's odd message must not end everybody's cluster.
+            _log.exception("the controller could not handle %r", type(happening).__name__)
+
     def _event(self, happening: Happening) -> Event:
-        if isinstance(happening, Got):
-            message, frames = happening.parcel
-            return Arrived(happening.peer, message, frames)
         if isinstance(happening, Came):
             return Opened(happening.peer, happening.role, happening.local)
         cause, output = self._autopsy(self._machine.engine_uid(happening.peer))
         return Lost(happening.peer, cause, output)
 
-    def _feed(self, event: Event) -> None:
-        try:
-            self._carry_out(self._machine.handle(event, time.monotonic()))
-        except Exception:
-            # One peer's odd message must not end everybody's cluster.
-            _log.exception("the controller could not handle %s", type(event).__name__)
-
     def _carry_out(self, actions: Iterable[Action]) -> None:
+        outbox = self._outbox
         for action in actions:
             kind = type(action)
             if kind is Send:
-                assert isinstance(action, Send)  # noqa: S101 - for the type checker
-                assert isinstance(action.peer, Peer)  # noqa: S101
-                self._outbox.setdefault(action.peer, []).append((action.message, action.frames))
+                peer, message, frames = cast("tuple[Peer, AnyMessage, Sequence[Frame]]", action)
+                if peer in outbox:
+                    outbox[peer].append((message, frames))
+                else:
+                    outbox[peer] = [(message, frames)]
             elif isinstance(action, Log):
                 self._say(action)
             elif isinstance(action, Unlink):

@@ -26,7 +26,7 @@ from hpcremote.wire.payload import BIG, big_pieces, dump_result, from_part, to_p
 
 #: Outcomes wait this long for company while more runs are queued, in seconds.
 GATHER = 0.002
-#: At most this much output of one call goes with its outcome; the rest went before, in pieces.
+#: At most this much output goes in one message.
 OUTPUT_LIMIT = 1 << 20
 #: How long a call may go on after the engine was told to stop, before it is interrupted, in seconds.
 PATIENCE = 2.0
@@ -98,10 +98,20 @@ class Executor:
         status, pieces = self._perform(job)
         completed = time.time()
         part, frames = self._part(run, pieces)
+        out, err = self._rest_of_output(run)
+        return m.Done(run.seq, status, part, started, completed, out, err), frames
+
+    def _rest_of_output(self, run: m.Run) -> tuple[str, str]:
+        """Return the last of what the call wrote, and send what came before that."""
+        assert self._output is not None  # noqa: S101
+        assert self._link is not None  # noqa: S101
         self._output.flush()
         with self._output_lock:
-            out, err = self._output.collect(OUTPUT_LIMIT)
-        return m.Done(run.seq, status, part, started, completed, out, err), frames
+            texts = self._output.collect(OUTPUT_LIMIT)
+            while any(texts) and any(more := self._output.collect(OUTPUT_LIMIT)):
+                self._link.send(_prints(run.seq, texts))
+                texts = more
+        return texts
 
     def _perform(self, job: Job) -> tuple[str, list[Any]]:
         run = job.run
@@ -161,14 +171,10 @@ class Executor:
         run = self._machine.running
         if run is None or self._output is None or self._link is None:
             return
-        if self._output_lock.acquire(blocking=False):
-            try:
-                out, err = self._output.collect(OUTPUT_LIMIT)
-            finally:
-                self._output_lock.release()
-            for stream, text in ((1, out), (2, err)):
-                if text:
-                    self._link.post((m.Print(run.seq, stream, text), ()))
+        with self._output_lock:
+            # Under the lock, so that it cannot overtake, or be overtaken by, the end of the call.
+            if self._machine.running is run and (texts := self._output.collect(OUTPUT_LIMIT)) and any(texts):
+                self._link.send(_prints(run.seq, texts))
         self._end_patience(self._link)
 
     def _end_patience(self, link: Link) -> None:
@@ -183,3 +189,7 @@ class Executor:
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
         elif now - self._stop_seen > 2 * PATIENCE:
             os._exit(1)
+
+
+def _prints(seq: int, texts: tuple[str, str]) -> list[tuple[m.Print, tuple[()]]]:
+    return [(m.Print(seq, stream, text), ()) for stream, text in zip((1, 2), texts, strict=True) if text]

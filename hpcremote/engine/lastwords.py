@@ -11,6 +11,8 @@ import atexit
 import faulthandler
 import os
 import signal
+import sys
+from collections.abc import Callable
 from contextlib import suppress
 from typing import NoReturn
 
@@ -32,14 +34,14 @@ class LastWords:
         # One stack, then the default action: the process ends at once. The parser knows the form.
         faulthandler.register(signal.SIGTERM, self._fd, all_threads=False, chain=True)
         os.register_at_fork(after_in_child=self._in_child)
-        os._exit = self._on_exit
+        self._replace_exit(self._on_exit)
         atexit.register(self.say, "it ended by itself (sys.exit, or the end of its program)")
 
     def uninstall(self) -> None:
         """Undo :meth:`install`."""
         faulthandler.disable()
         faulthandler.unregister(signal.SIGTERM)
-        os._exit = self._exit
+        self._replace_exit(self._exit)
         atexit.unregister(self.say)
         os.close(self._fd)
 
@@ -50,6 +52,12 @@ class LastWords:
         self._said = True
         with suppress(OSError):  # a full disk, at the very end
             os.write(self._fd, f"\n{MARK}{what}\n".encode())
+
+    @staticmethod
+    def _replace_exit(function: Callable[[int], NoReturn]) -> None:
+        # Sent by reference, as in apply(os._exit, 3), it is looked up where it is from: in posix.
+        for module in (os, sys.modules[os.name]):
+            module._exit = function  # type: ignore[attr-defined]
 
     def _in_child(self) -> None:
         # A child that the user forks shares the file, and its end is not ours.

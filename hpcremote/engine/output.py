@@ -28,6 +28,9 @@ _PUNCH_HOLE = 0x03  # FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE
 _LINE_BUFFERED = 1  # _IOLBF
 
 
+_NOTHING = ("", "")
+
+
 class _Stream:
     """One of the two: its file, and how far it was read."""
 
@@ -39,7 +42,7 @@ class _Stream:
         self.file = os.open(path, flags, 0o600)
         os.dup2(self.file, fd)
         self._libc = libc
-        self._at = 0
+        self.at = 0
         self._released = 0
         self._decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
 
@@ -48,17 +51,17 @@ class _Stream:
 
     def skip(self) -> None:
         """Go on from the end."""
-        self._at = self._size()
+        self.at = self._size()
         self._decoder.reset()
 
     def read(self, limit: int) -> str:
         """Return up to *limit* bytes of what is new, as text; never half a character."""
         size = self._size()
-        if size <= self._at:
+        if size <= self.at:
             return ""
-        data = os.pread(self.file, min(limit, size - self._at), self._at)
-        self._at += len(data)
-        if self._at - self._released > RELEASE:
+        data = os.pread(self.file, min(limit, size - self.at), self.at)
+        self.at += len(data)
+        if self.at - self._released > RELEASE:
             self._release()
         return self._decoder.decode(data)
 
@@ -76,7 +79,7 @@ class _Stream:
         os.unlink(self.path)
 
     def _release(self) -> None:
-        end = (self._at - _KEPT) // _PAGE * _PAGE
+        end = (self.at - _KEPT) // _PAGE * _PAGE
         # A file system that cannot do it keeps the text, which is all that happens.
         self._libc.fallocate(
             self.file,
@@ -120,8 +123,9 @@ class Capture:
     def mark(self) -> None:
         """Begin a call: what was written before belongs to none."""
         with self._lock:
-            self._out.skip()
-            self._err.skip()
+            if not self._quiet():
+                self._out.skip()
+                self._err.skip()
 
     def flush(self) -> None:
         """Write out what Python and C still hold back (at the end of a call, in the thread that ran it)."""
@@ -134,7 +138,12 @@ class Capture:
     def collect(self, limit: int = _CHUNK) -> tuple[str, str]:
         """Return what is new on standard output and error, up to *limit* bytes of each. From any thread."""
         with self._lock:
-            return self._out.read(limit), self._err.read(limit)
+            return _NOTHING if self._quiet() else (self._out.read(limit), self._err.read(limit))
+
+    def _quiet(self) -> bool:
+        """Say that nothing was written; asked twice a call."""
+        seek, out, err = os.lseek, self._out, self._err
+        return seek(out.file, 0, os.SEEK_END) == out.at and seek(err.file, 0, os.SEEK_END) == err.at
 
     def tail(self, size: int = _PAGE) -> str:
         """Return the last *size* bytes of standard error."""

@@ -27,6 +27,8 @@ from hpcremote.errors import LaunchError
 MARK = "HPCREMOTE_MARK"
 _PROC = Path("/proc")
 _LOOK_AGAIN = 0.02
+#: Seconds that the others have to end when the processes that are written down have.
+_STRAY = 1.0
 
 
 @dataclass(frozen=True)
@@ -186,8 +188,9 @@ def end(
     Raises:
         LaunchError: some outlived even that (stuck in the kernel, as on a dead file system).
     """
-    processes = list(dict.fromkeys([*known, *marked(mark)]))
-    if wait_gone(processes, children, polite) and not marked(mark):
+    processes = list(dict.fromkeys(known))
+    # Nobody has asked what these left behind, a user's child process perhaps, to end.
+    if wait_gone(processes, children, polite) and wait_gone(marked(mark), (), min(polite, _STRAY)):
         return
     for number, seconds in ((signal.SIGTERM, firm), (signal.SIGKILL, firm)):
         # Looked up again each time: what was just starting has children by now.

@@ -29,6 +29,7 @@ from hpcremote import files
 from hpcremote.connection import Connection, from_dict
 from hpcremote.errors import AlreadyRunning, ConfigError
 from hpcremote.ids import is_blob_name
+from hpcremote.launch import memory
 from hpcremote.launch.process import Process, end, marked
 
 FORMAT = 1
@@ -54,6 +55,7 @@ class Record:
         owner: the process that started it.
         controller: the controller's process.
         engines: the processes that run the engines (n of them, or one mpiexec).
+        memory: files of shared memory that their MPI library made (see ``launch.memory``).
     """
 
     profile: str
@@ -69,6 +71,7 @@ class Record:
     owner: Process
     controller: Process | None = None
     engines: tuple[Process, ...] = ()
+    memory: tuple[str, ...] = ()
 
     @property
     def folder(self) -> Path:
@@ -131,6 +134,7 @@ def read(folder: Path) -> Record | None:
         data["owner"] = Process(**data["owner"])
         data["controller"] = Process(**data["controller"]) if data["controller"] else None
         data["engines"] = tuple(Process(**one) for one in data["engines"])
+        data["memory"] = tuple(data.get("memory", ()))
         return Record(**data)
     except FileNotFoundError:
         return None
@@ -241,7 +245,11 @@ def peek(path: Path) -> Connection | None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what a dead controller left: its connection files, sockets and shared memory."""
+    """Remove what a dead cluster left: connection files, sockets and shared memory."""
+    with contextlib.suppress(ConfigError):  # damaged: then it names nothing
+        found = read(folder)
+        if found is not None and found.is_here:
+            memory.remove(found.memory)
     for path in connection_files(folder):
         connection = peek(path)
         if connection is not None and connection.is_local:

@@ -22,7 +22,7 @@ from pathlib import Path
 from hpcremote import files
 from hpcremote.errors import LaunchError
 from hpcremote.ids import new_uid
-from hpcremote.launch import catalog, job, process, record
+from hpcremote.launch import catalog, job, memory, process, record
 from hpcremote.launch.process import Child, of_pid
 from hpcremote.profile import Profile
 
@@ -108,7 +108,8 @@ class Startup:
 
     def ready(self) -> None:
         """Write down that the cluster runs."""
-        self.record = self.record.changed(state="running")
+        ours = process.marked(self.record.mark)
+        self.record = self.record.changed(state="running", memory=memory.mapped(ours))
 
     def detach(self) -> None:
         """Let the cluster live on when we end."""
@@ -149,6 +150,8 @@ def end(
         controller = what.controller
         found = record.read(what.folder)  # the controller may have tidied up itself meanwhile
         mine = found is not None and found.mark == what.mark
+        if mine and what.state == "starting":
+            what = what.changed(memory=memory.mapped(process.marked(what.mark)))
         asked = mine and polite > 0 and controller is not None and controller.alive()
         if asked and controller is not None:
             what.changed(state="stopping")

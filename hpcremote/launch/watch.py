@@ -7,7 +7,13 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
-from hpcremote.errors import HPCRemoteError, LaunchError, NotConnected
+from hpcremote.errors import (
+    ClusterNotFound,
+    ConnectionFileError,
+    HPCRemoteError,
+    LaunchError,
+    NotConnected,
+)
 from hpcremote.launch.startup import Startup
 
 #: The phases of an engine, in the order that it goes through them.
@@ -84,8 +90,8 @@ class Watch:
                     return
                 self._check(controller)
                 self._pause(controller)
-        except NotConnected as error:
-            raise self._begun.trouble() or self._begun.failure(str(error)) from error
+        except (NotConnected, ClusterNotFound, ConnectionFileError, TimeoutError) as error:
+            raise self._trouble_soon() or self._begun.failure(str(error)) from error
         finally:
             if controller is not None:
                 controller.close()
@@ -148,9 +154,7 @@ class Watch:
         return self._failed(failed) if failed else trouble
 
     def _failed(self, failed: list[dict[str, Any]]) -> LaunchError:
-        deadline = time.monotonic() + _LAST_WORDS
-        while time.monotonic() < deadline and self._begun.trouble() is None:
-            self._given_up.wait(_LOOK_AGAIN)
+        self._trouble_soon()
         first = failed[0]
         others = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
         who = f"an engine on {first['host']} (pid {first['pid']}){others}"
@@ -159,6 +163,13 @@ class Watch:
         if lonely:
             what = f"the {self._begun.n} ranks came up as lonely ones"
         return self._begun.failure(what, lonely=lonely)
+
+    def _trouble_soon(self) -> LaunchError | None:
+        """Give processes that are about to end the time to do so, and to say why in their logs."""
+        deadline = time.monotonic() + _LAST_WORDS
+        while (trouble := self._begun.trouble()) is None and time.monotonic() < deadline:
+            self._given_up.wait(_LOOK_AGAIN)
+        return trouble
 
 
 def reached(info: Mapping[str, Any]) -> tuple[int, int, int]:

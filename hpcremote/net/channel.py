@@ -32,9 +32,10 @@ import os
 import select
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 
-from hpcremote.net.interrupts import deferred_interrupts
+from hpcremote.net.interrupts import deferred_interrupts, never, unguarded
 from hpcremote.net.transport import Transport
 from hpcremote.wire.frames import FrameError, Parcel, pack, unpack
 
@@ -48,10 +49,6 @@ BATCH = 256
 _NO_CHANGES: list[bool] = []
 
 Deliver = Callable[[Sequence[Parcel]], None]
-
-
-def _never() -> bool:
-    return False
 
 
 class Channel:
@@ -80,7 +77,7 @@ class Channel:
         self._connection_changed = connection_changed
         self._tick = tick
         self._tick_every = tick_every
-        self._guard = deferred_interrupts if defer_interrupts else _no_guard
+        self._guard = deferred_interrupts if defer_interrupts else unguarded
         self._lock = threading.Lock()  # held while the socket is touched
         self._reader = threading.Lock()  # held by the thread that reads
         self._reader_id = 0
@@ -100,6 +97,8 @@ class Channel:
         self._wake_write = self._wake
         if self._wake < 0:
             self._wake, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        # Not in close(): another thread may be about to read it, or to write to it.
+        weakref.finalize(self, _close_all, {self._wake, self._wake_write})
         self._poll = select.poll()
         for fd in (*transport.fds, self._wake):
             self._poll.register(fd, select.POLLIN)
@@ -137,7 +136,8 @@ class Channel:
         with self._lock:
             if self._closed:
                 return False
-            posted, self._outbox = self._outbox, []
+            posted = self._outbox[:]
+            del self._outbox[: len(posted)]  # not replaced: another thread may be appending
             sent = True
             for batch in _batches([*posted, *parcels] if posted else parcels):
                 sent = transport.send(pack(batch)) and sent
@@ -186,20 +186,29 @@ class Channel:
             self._epoch += 1
             self._reader_id = threading.get_ident()
             try:
-                self._read(lambda: done() or interrupted(), deadline)
+                self._read(done if interrupted is never else lambda: done() or interrupted(), deadline)
             finally:
                 self._leave()
             return
+        if self._reader_id == threading.get_ident():
+            raise RuntimeError(
+                "a callback cannot wait for a result: it runs in the thread that receives results; "
+                "let it start a thread that waits"
+            )
         if self._background_reads:
             self._nudge()
         with self._turn:
-            if self._reader.locked() and not done():
-                self._waiting += 1
-                # Bounded, so that this thread sees an interrupt that came while another one reads.
-                self._turn.wait(0.1 if deadline is None else min(0.1, max(0.0, deadline - time.monotonic())))
+            self._waiting += 1  # before done() is asked: who delivers from now on notifies us
+            try:
+                if self._reader.locked() and not done():
+                    # Bounded, so that this thread sees an interrupt that came while another one reads.
+                    left = 0.1 if deadline is None else min(0.1, max(0.0, deadline - time.monotonic()))
+                    self._turn.wait(left)
+            finally:
                 self._waiting -= 1
 
     def _leave(self) -> None:
+        self._reader_id = 0
         self._reader.release()
         if self._waiting:
             with self._turn:
@@ -284,7 +293,10 @@ class Channel:
                 return []
             try:
                 batches = transport.receive(certain=certain)
-                parcels = [parcel for head, frames in batches for parcel in unpack(head, frames)]
+                if len(batches) == 1:
+                    parcels = unpack(*batches[0])
+                else:
+                    parcels = [parcel for head, frames in batches for parcel in unpack(head, frames)]
             except FrameError:
                 # Only the controller can send here, and only a broken or other one sends this.
                 changes, parcels = [False], []
@@ -366,10 +378,6 @@ class Channel:
             if not self._gone:
                 self._gone = True
                 self._transport.close(linger)
-                os.close(self._wake)
-                if self._wake_write != self._wake:
-                    os.close(self._wake_write)
-                self._wake_write = -1
 
     def _drain(self, linger: float) -> None:
         """Wait until the kernel took what waits, for at most *linger* seconds."""
@@ -382,9 +390,9 @@ class Channel:
                 self._transport.flush()
 
 
-@contextlib.contextmanager
-def _no_guard(_on_interrupt: Callable[[], None] | None = None) -> Iterator[Callable[[], bool]]:
-    yield _never
+def _close_all(fds: set[int]) -> None:
+    for fd in fds:
+        os.close(fd)
 
 
 def _batches(parcels: Sequence[Parcel]) -> Iterator[Sequence[Parcel]]:

@@ -14,7 +14,7 @@ from hpcremote import files
 from hpcremote.connection import Connection
 from hpcremote.errors import NotConnected
 from hpcremote.net.keys import KeyPair
-from hpcremote.net.sockets import dealer
+from hpcremote.net.sockets import dealer, readable
 from hpcremote.net.stream import Stream
 from hpcremote.net.transport import StreamTransport, Transport, ZmqTransport
 
@@ -85,16 +85,19 @@ def _try(address: str, keys: KeyPair, server_key: str, timeout: float) -> Open |
         | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
         | zmq.EVENT_DISCONNECTED
     )
+    problem = "interrupted"
     try:
         socket.connect(address)
         problem = _await_handshake(monitor, time.monotonic() + timeout)
+        if not problem:
+            return Open(ZmqTransport(socket, monitor), address)
     except zmq.ZMQError as error:
         problem = str(error)
-    if not problem:
-        return Open(ZmqTransport(socket, monitor), address)
-    socket.disable_monitor()
-    monitor.close(0)
-    socket.close(0)
+    finally:
+        if problem:
+            socket.disable_monitor()
+            monitor.close(0)
+            socket.close(0)
     return problem if problem != "silent" else _explain(address, timeout)
 
 
@@ -103,8 +106,10 @@ def _try_local(address: str, timeout: float) -> Open | str:
     sock.settimeout(timeout)
     try:
         sock.connect(address[len(LOCAL) :])
-    except OSError as error:
+    except BaseException as error:
         sock.close()
+        if not isinstance(error, OSError):
+            raise
         return (error.strerror or str(error)).lower()
     return Open(StreamTransport(Stream(sock, keep=False)), address)
 
@@ -115,7 +120,8 @@ def _await_handshake(monitor: zmq.Socket[bytes], deadline: float) -> str:
         if not monitor.poll(int(left * 1000) + 1):
             break
         event = int.from_bytes(monitor.recv_multipart()[0][:2], "little")
-        if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+        # Asked until it has nothing more: only then does its descriptor announce the next event.
+        if event == zmq.EVENT_HANDSHAKE_SUCCEEDED and not readable(monitor):
             return ""
         return "it answered, but refused our keys (another cluster, or a controller that was started anew)"
     return "silent"

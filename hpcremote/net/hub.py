@@ -6,11 +6,14 @@
                                                           ├─▶ poll() ─▶ [Came, Got, Went], in order
     local peers  ──Unix streams─▶ one descriptor each ────┘
 
-A ROUTER names its connections itself, so no peer can choose, guess or take over another's name. What
-a connection's key allows (ZAP's user id) is read from the first message and bound to that name.
+A ROUTER names its connections itself, by numbers that go up, so no peer can guess or take over another's
+name; a peer that chose its own may do nothing. What a connection's key allows (ZAP's user id) is read
+from the first message and bound to that name.
 
 A remote peer's departure is seen by its connection: the monitor names the file descriptor, and the
-first message of every peer told which one is its. What a peer sent before it went is delivered first.
+first message of every peer told which one is its. What a peer sent before it went is delivered first,
+as a rule. A descriptor is used again at once, and a peer may have gone before its first message was
+read: of two peers with one descriptor, the one with the higher number has it.
 
 Local peers are in ``locals.py``: processes of the same user, as the kernel says.
 """
@@ -32,7 +35,8 @@ from hpcremote.net.connect import LOCAL
 from hpcremote.net.keys import ZAP_ENDPOINT, Admission, KeyPair, RateLimit
 from hpcremote.net.locals import Locals
 from hpcremote.net.sockets import NOBLOCK, NOBLOCK_MORE, readable, remote_router
-from hpcremote.wire.frames import FrameError, Parcel, pack, unpack
+from hpcremote.wire.frames import Frame, FrameError, Parcel, pack, unpack
+from hpcremote.wire.messages import AnyMessage
 
 _log = logging.getLogger("hpcremote.controller")
 
@@ -40,6 +44,12 @@ _log = logging.getLogger("hpcremote.controller")
 TURN = 256
 #: Payload frames from this size on are sent without a copy.
 ZERO_COPY = 65_536
+#: A departure waits at most this many seconds for what the peer may have sent before.
+PATIENCE = 0.5
+#: A connection ended before it had shown keys: a port scan, another protocol, a peer without keys.
+_FAILURES = zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+
+
 class Peer(NamedTuple):
     """A connection. ``local``: a Unix stream; ``name``: ours for it, never used again."""
 
@@ -59,7 +69,8 @@ class Got(NamedTuple):
     """A message."""
 
     peer: Peer
-    parcel: Parcel
+    message: AnyMessage
+    frames: Sequence[Frame]
 
 
 class Went(NamedTuple):
@@ -84,13 +95,14 @@ class Hub:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._admission = admission
         self._garbage = RateLimit()
-        self._known: set[bytes] = set()  # remote peers that were introduced
+        self._known: dict[bytes, int] = {}  # remote peers that were introduced, and their descriptors
+        self._open: set[int] = set()  # descriptors of remote connections
         self._by_fd: dict[int, bytes] = {}
-        self._went: list[bytes] = []
+        self._went: dict[bytes, float] = {}  # since when
         self._zap = self._context.socket(zmq.REP)
         self._zap.bind(ZAP_ENDPOINT)
         self._router = remote_router(self._context, keys)
-        self._monitor = self._router.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        self._monitor = self._router.get_monitor_socket(zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | _FAILURES)
         self._touched = True  # the router was used since it was last looked at
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._poll = select.epoll()
@@ -129,10 +141,11 @@ class Hub:
                 self._read(happened)
                 timeout = 0
         for fd, events in self._poll.poll(timeout):
-            if self._locals is not None and self._locals.has(fd):
-                self._read_local(fd, events, happened)
+            name = self._locals.name(fd) if self._locals is not None else None
+            if name is None:
+                self._on_own(fd, happened)
             else:
-                self._on_own(fd)
+                self._read_local(Peer(True, name), fd, events, happened)
         if self._touched:
             self._touched = False
             if readable(self._router):
@@ -140,8 +153,10 @@ class Hub:
             self._report_departures(happened)
         return happened
 
-    def _on_own(self, fd: int) -> None:
-        if fd == self._wake_read:
+    def _on_own(self, fd: int, happened: list[Happening]) -> None:
+        if self._locals is not None and fd == self._locals.listener:
+            happened += [Came(Peer(True, name), "any", True) for name in self._locals.accept()]
+        elif fd == self._wake_read:
             with contextlib.suppress(BlockingIOError):
                 os.read(fd, 4096)
         elif fd == self._zap_fd:
@@ -153,28 +168,22 @@ class Hub:
 
     # ------------------------------------------------------------ local peers
 
-    def _read_local(self, fd: int, events: int, happened: list[Happening]) -> None:
+    def _read_local(self, peer: Peer, fd: int, events: int, happened: list[Happening]) -> None:
         assert self._locals is not None  # noqa: S101 - for the type checker
-        for name, batches, ended in self._locals.ready(fd, events):
-            peer = Peer(True, name)
-            if batches is None:
-                happened.append(Came(peer, "any", True))
-                continue
-            for head, frames in batches:
-                self._unpack(peer, head, frames, happened)
-            if ended is not None:
-                if ended:
-                    self._complain(f"a local connection was closed: {ended}")
-                happened.append(Went(peer))
+        batches, ended = self._locals.read(fd, events)
+        for head, frames in batches:
+            self._unpack(peer, head, frames, happened)
+        if ended is not None:
+            if ended:
+                self._complain(f"a local connection was closed: {ended}")
+            happened.append(Went(peer))
 
     def _unpack(self, peer: Peer, head: bytes, frames: Sequence[Any], happened: list[Happening]) -> None:
         try:
-            parcels = unpack(head, frames)
+            for message, payload in unpack(head, frames):
+                happened.append(Got(peer, message, payload))  # noqa: PERF401 - one, nearly always
         except FrameError as error:
             self._complain(f"unreadable message ignored: {error}")
-            return
-        for parcel in parcels:
-            happened.append(Got(peer, parcel))
 
     def _complain(self, text: str) -> None:
         if words := self._garbage.admit(time.monotonic(), text):
@@ -205,20 +214,33 @@ class Hub:
         # Departures that were noticed before this message must not be taken for this connection's,
         # which may have been given the same descriptor.
         self._read_monitor()
-        self._known.add(name)
-        self._by_fd[int(head.get(zmq.SRCFD))] = name
-        return Came(Peer(False, name), str(head.get("User-Id")), False)
+        fd = self._known[name] = int(head.get(zmq.SRCFD))
+        other = self._by_fd.get(fd)
+        if fd in self._open and (other is None or _came_after(name, other)):
+            self._by_fd[fd] = name
+            self._note_departure(other)
+        else:
+            self._note_departure(name)
+        return Came(Peer(False, name), str(head.get("User-Id")) if _is_ours(name) else "", False)
+
+    def _note_departure(self, name: bytes | None) -> None:
+        if name in self._known and name not in self._went:
+            self._went[name] = time.monotonic()
+            self._nudge()
 
     def _report_departures(self, happened: list[Happening]) -> None:
         if not self._went:
             return
         self._touched = True
-        if readable(self._router):  # what they sent before they went comes first
-            self._nudge()
-            return
-        went, self._went = self._went, []
-        for name in went:
-            self._known.discard(name)
+        now = time.monotonic()
+        for name, since in list(self._went.items()):
+            if now - since < PATIENCE and readable(self._router):  # what it sent before it went comes first
+                self._nudge()
+                return
+            del self._went[name]
+            fd = self._known.pop(name)
+            if self._by_fd.get(fd) == name:
+                del self._by_fd[fd]
             happened.append(Went(Peer(False, name)))
 
     def _nudge(self) -> None:
@@ -227,11 +249,16 @@ class Hub:
 
     def _read_monitor(self) -> None:
         while readable(self._monitor):
-            event = self._monitor.recv_multipart(NOBLOCK)[0]
-            if int.from_bytes(event[:2], "little") == zmq.EVENT_DISCONNECTED:
-                name = self._by_fd.pop(int.from_bytes(event[2:6], "little"), None)
-                if name is not None:
-                    self._went.append(name)
+            event, endpoint = self._monitor.recv_multipart(NOBLOCK)
+            kind = int.from_bytes(event[:2], "little")
+            fd = int.from_bytes(event[2:6], "little")
+            if kind == zmq.EVENT_ACCEPTED:
+                self._open.add(fd)
+            elif kind == zmq.EVENT_DISCONNECTED:
+                self._open.discard(fd)
+                self._note_departure(self._by_fd.pop(fd, None))
+            else:
+                self._complain(f"a connection to {endpoint.decode()} ended before it had shown its keys")
 
     def _answer_zap(self) -> None:
         while readable(self._zap):
@@ -260,6 +287,7 @@ class Hub:
         except zmq.ZMQError as error:
             if error.errno != zmq.EHOSTUNREACH:
                 raise
+            self._note_departure(peer.name)
 
     def close(self, linger: float) -> None:
         """Send what is on its way, for at most *linger* seconds, and close everything."""
@@ -273,6 +301,15 @@ class Hub:
         os.close(self._wake_read)
         os.close(self._wake_write)
         self._context.term()
+
+
+def _is_ours(name: bytes) -> bool:
+    return len(name) == 5 and name[0] == 0  # a zero and a number, see zmq_socket(3), ROUTER
+
+
+def _came_after(name: bytes, other: bytes) -> bool:
+    """Say whether *name* connected later; the numbers in the names go round."""
+    return (int.from_bytes(name, "big") - int.from_bytes(other, "big")) & 0xFFFFFFFF < 1 << 31
 
 
 def _fd(socket: zmq.Socket[Any]) -> int:

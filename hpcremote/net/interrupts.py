@@ -59,13 +59,14 @@ class _Idle:
     __slots__ = ()
 
     def __enter__(self) -> Callable[[], bool]:
-        return _no
+        return never
 
     def __exit__(self, *_: object) -> None:
         return None
 
 
-def _no() -> bool:
+def never() -> bool:
+    """Say that no interrupt came."""
     return False
 
 
@@ -75,3 +76,8 @@ _idle = _Idle()
 def deferred_interrupts(on_interrupt: Callable[[], None] | None = None) -> _Deferred | _Idle:
     """Return the context manager for the calling thread."""
     return _Deferred(on_interrupt) if threading.get_ident() == _main_id else _idle
+
+
+def unguarded(_on_interrupt: Callable[[], None] | None = None) -> _Idle:
+    """Return a context manager that does nothing, for a process that treats SIGINT in its own way."""
+    return _idle

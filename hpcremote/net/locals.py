@@ -13,8 +13,8 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 from hpcremote.errors import ConfigError
 from hpcremote.net.stream import Batch, Closed, Stream
@@ -23,17 +23,6 @@ from hpcremote.wire.frames import FrameError
 _CREDENTIALS = struct.Struct("3i")
 #: At most this many reads from one peer before the others have their turn.
 TURN = 16
-
-
-class Ready(NamedTuple):
-    """What a descriptor brought. ``batches`` is None for a peer that has just come.
-
-    ``ended`` is None while the connection lasts, else why it ended ("" for the ordinary way).
-    """
-
-    name: bytes
-    batches: list[Batch] | None
-    ended: str | None
 
 
 class Locals:
@@ -62,31 +51,26 @@ class Locals:
         self._listener_fd = self._listener.fileno()
         poll.register(self._listener_fd, select.EPOLLIN)
 
-    def has(self, fd: int) -> bool:
-        """Say whether a descriptor is one of ours."""
-        return fd in self._peers or fd == self._listener_fd
+    @property
+    def listener(self) -> int:
+        """The listening socket's descriptor."""
+        return self._listener_fd
+
+    def name(self, fd: int) -> bytes | None:
+        """Return the name of the peer behind a descriptor."""
+        entry = self._peers.get(fd)
+        return entry[0] if entry else None
 
     # ------------------------------------------------------------ in
 
-    def ready(self, fd: int, events: int) -> Iterator[Ready]:
-        """Handle a descriptor that epoll reported."""
-        if fd == self._listener_fd:
-            yield from self._accept()
-            return
-        name, stream = self._peers[fd]
-        if events & select.EPOLLOUT:
-            self._flush(name, stream)
-        if events & ~select.EPOLLOUT:
-            yield self._read(fd, name, stream)
-
-    def _accept(self) -> Iterator[Ready]:
+    def accept(self) -> list[bytes]:
+        """Take in who waits; return their names."""
+        names: list[bytes] = []
         while True:
             try:
                 sock, _ = self._listener.accept()
-            except BlockingIOError:
-                return
-            except OSError:  # out of descriptors, or it went away again: it will try once more, or not
-                return
+            except OSError:  # nobody waits any more; or we are out of descriptors, and they wait on
+                return names
             _, uid, _ = _CREDENTIALS.unpack(
                 sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
             )
@@ -98,23 +82,26 @@ class Locals:
             self._peers[stream.fileno()] = (name, stream)
             self._streams[name] = stream
             self._poll.register(stream.fileno(), select.EPOLLIN)
-            yield Ready(name, None, None)
+            names.append(name)
 
-    def _read(self, fd: int, name: bytes, stream: Stream) -> Ready:
+    def read(self, fd: int, events: int) -> tuple[list[Batch], str | None]:
+        """Return what a peer sent, and None, or why its connection ended ("": the ordinary way)."""
+        name, stream = self._peers[fd]
+        if events & select.EPOLLOUT:
+            self._flush(stream)
+            if events == select.EPOLLOUT:
+                return [], None
         batches: list[Batch] = []
         try:
             for _ in range(TURN):
                 more = stream.receive()
                 batches += more
-                if not more or len(batches) < 2:
+                if len(more) < 2:  # the kernel had no more, most likely
                     break
-        except Closed:
+        except (Closed, FrameError) as error:
             self._forget(fd, name, stream)
-            return Ready(name, batches, "")
-        except FrameError as error:
-            self._forget(fd, name, stream)
-            return Ready(name, batches, str(error))
-        return Ready(name, batches, None)
+            return batches, "" if isinstance(error, Closed) else str(error)
+        return batches, None
 
     # ------------------------------------------------------------ out
 
@@ -129,7 +116,7 @@ class Locals:
         if stream.pending and not waited:
             self._poll.modify(stream.fileno(), select.EPOLLIN | select.EPOLLOUT)
 
-    def _flush(self, name: bytes, stream: Stream) -> None:
+    def _flush(self, stream: Stream) -> None:
         with contextlib.suppress(Closed):
             stream.flush()
         if not stream.pending:

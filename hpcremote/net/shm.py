@@ -82,8 +82,8 @@ def read_blob(folder: str, name: str, sizes: Iterable[int], *, unlink: bool) -> 
     try:
         if os.fstat(fd).st_size < need:
             raise PayloadError(f"shared-memory blob {path} is shorter than announced")
-        flags = mmap.MAP_PRIVATE | getattr(mmap, "MAP_POPULATE", 0)
-        area = mmap.mmap(fd, need, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+        # Not MAP_POPULATE: for a mapping that may be written it would copy every page now.
+        area = mmap.mmap(fd, need, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
     finally:
         os.close(fd)
         if unlink:

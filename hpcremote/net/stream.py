@@ -26,6 +26,7 @@ from hpcremote.wire.frames import FrameError
 _MAGIC = b"hpc1"
 _HEAD = struct.Struct("<4sI")
 _SIZE = struct.Struct("<Q")
+_HEAD_OF_ONE = struct.Struct("<4sIQ")  # both, for a batch of one frame
 #: How much is read at once; also the limit for frames that are cut out of what was read.
 CHUNK = 1 << 16
 #: At most this many frames in a batch, and bytes in a frame: beyond, it is garbage.
@@ -82,6 +83,9 @@ class Stream:
         Raises:
             Closed: the other end is gone.
         """
+        if len(frames) == 1 and not self._backlog and len(frames[0]) < CHUNK:
+            self._send_small(frames[0])
+            return
         views = [memoryview(frame).cast("B") if len(frame) else memoryview(b"") for frame in frames]
         head = _HEAD.pack(_MAGIC, len(views)) + b"".join([_SIZE.pack(len(view)) for view in views])
         pieces = [memoryview(head), *(view for view in views if len(view))]
@@ -89,6 +93,18 @@ class Stream:
             self._queue(pieces)
         else:
             self._queue(self._push(pieces))
+
+    def _send_small(self, frame: bytes) -> None:
+        """Send a batch of one small frame: nearly every message."""
+        text = _HEAD_OF_ONE.pack(_MAGIC, 1, len(frame)) + frame
+        try:
+            sent = self._sock.send(text)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            raise Closed(str(error)) from None
+        if sent < len(text):
+            self._backlog.append(memoryview(text)[sent:])
 
     def flush(self) -> None:
         """Send what waits, as far as the kernel takes it.
@@ -136,7 +152,13 @@ class Stream:
         if not count:
             raise Closed("end of stream")
         text = bytes(self._buffer[:count])
-        self._text = self._text + text if self._text else text
+        if self._text:
+            text = self._text + text
+        elif not self._sizes and count > _HEAD_OF_ONE.size:
+            magic, frames, size = _HEAD_OF_ONE.unpack_from(text)
+            if magic == _MAGIC and frames == 1 and size == count - _HEAD_OF_ONE.size:
+                return [(text[_HEAD_OF_ONE.size :], [])]  # one small message: nearly always
+        self._text = text
         return self._parse() if len(self._text) >= self._need else []
 
     def _fill(self) -> list[Batch]:
@@ -165,8 +187,8 @@ class Stream:
                 if len(text) - at < size:
                     break
                 # The head is read only; payload frames must be writable.
-                frame = text[at : at + size] if not self._frames else memoryview(bytearray(text[at : at + size]))
-                self._frames.append(frame)
+                frame = text[at : at + size]
+                self._frames.append(memoryview(bytearray(frame)) if self._frames else frame)
                 at += size
             else:
                 batches.append((self._frames[0], self._frames[1:]))

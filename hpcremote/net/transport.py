@@ -20,10 +20,12 @@ Batch = tuple[bytes, list[memoryview]]
 class Transport(Protocol):
     """A connection to the controller."""
 
-    #: Descriptors to poll for reading.
-    fds: tuple[int, ...]
     #: Whether using the connection for anything may hide that something can be read (see stolen()).
     edges: bool
+
+    @property
+    def fds(self) -> tuple[int, ...]:
+        """Descriptors to poll for reading."""
 
     def send(self, frames: Sequence[Any]) -> bool:
         """Send a batch; return False if there is no connection. Never blocks."""
@@ -57,7 +59,7 @@ class StreamTransport:
         self._stream = stream
         self._alive = True
         self._changes: list[bool] = []
-        self.fds = (stream.fileno(),)
+        self.fds: tuple[int, ...] = (stream.fileno(),)
 
     @property
     def pending(self) -> bool:
@@ -116,7 +118,7 @@ class ZmqTransport:
     def __init__(self, socket: zmq.Socket[bytes], monitor: zmq.Socket[bytes]) -> None:
         self._socket = socket
         self._monitor = monitor
-        self.fds = (int(socket.getsockopt(zmq.FD)), int(monitor.getsockopt(zmq.FD)))
+        self.fds: tuple[int, ...] = (int(socket.getsockopt(zmq.FD)), int(monitor.getsockopt(zmq.FD)))
 
     @property
     def pending(self) -> bool:
@@ -151,7 +153,7 @@ class ZmqTransport:
         frames = []
         while frame.more:
             frame = self._socket.recv(NOBLOCK, copy=False)
-            frames.append(memoryview(frame))
+            frames.append(frame.buffer)
         return [(head, frames)]
 
     def changes(self) -> list[bool]:

@@ -13,6 +13,8 @@ from typing import Any
 
 _MAX_DEPTH = 12
 _MAX_PARTS = 10_000
+# An object with this has no pickling of its own: its parts are its attributes.
+_PLAIN: object = object.__reduce__
 
 Dumps = Callable[[Any], object]
 
@@ -62,7 +64,7 @@ def _parts(obj: Any) -> Iterator[tuple[str, Any]]:
         yield from _parts_of_function(obj)
     elif isinstance(obj, MethodType):
         yield ".__self__", obj.__self__
-    elif type(obj).__reduce__ is object.__reduce__ and isinstance(getattr(obj, "__dict__", None), dict):
+    elif type(obj).__reduce__ is _PLAIN and isinstance(getattr(obj, "__dict__", None), dict):
         yield from ((f".{name}", value) for name, value in list(vars(obj).items()))
 
 

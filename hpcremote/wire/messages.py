@@ -7,8 +7,8 @@ Read this file first. ``docs/reference/wire.md`` is made from it.
     client ──Hello──▶ controller        Welcome ◀── (or Refused)
     client ──Call──▶ controller ──Run──▶ engine ──Done──▶ controller ──Result──▶ client
                                          engine ──Print─▶ controller ──Output──▶ client
-    engine ──Phase (while it starts), Join (each rank), Register (rank 0 for its set)──▶ controller ──Joined──▶ engine
-                                                                controller ──Engines──▶ clients
+    engine ──Phase (while it starts), Join (each rank), Register (rank 0 for its set)──▶ controller
+                                     engine ◀──Joined── controller ──Engines──▶ clients
 
 A message is a small header. What users send travels beside it as a :class:`Part`, which only the
 two ends look into: the controller hands it on as it is.
@@ -21,7 +21,7 @@ two ends look into: the controller hands it on as it is.
 
 from __future__ import annotations
 
-from typing import Annotated, Union
+from typing import Annotated
 
 import msgspec
 
@@ -346,16 +346,16 @@ class Stop(Message, tag="stop"):
     reason: str
 
 
-FromClient = Union[Hello, Define, Call, Abort, Shutdown, Query]
-ToClient = Union[Welcome, Refused, Engines, Result, Output, Missing, Answer]
-FromEngine = Union[Phase, Join, Register, Done, Print, Lacking, Leaving]
-ToEngine = Union[Joined, Refused, Run, Given, Drop, Stop]
-AnyMessage = Union[
-    Hello, Define, Call, Abort, Shutdown, Query,
-    Welcome, Refused, Engines, Result, Output, Missing, Answer,
-    Phase, Join, Register, Done, Print, Lacking, Leaving,
-    Joined, Run, Given, Drop, Stop,
-]  # fmt: skip
+FromClient = Hello | Define | Call | Abort | Shutdown | Query
+ToClient = Welcome | Refused | Engines | Result | Output | Missing | Answer
+FromEngine = Phase | Join | Register | Done | Print | Lacking | Leaving
+ToEngine = Joined | Refused | Run | Given | Drop | Stop
+AnyMessage = (
+    Hello | Define | Call | Abort | Shutdown | Query
+    | Welcome | Refused | Engines | Result | Output | Missing | Answer
+    | Phase | Join | Register | Done | Print | Lacking | Leaving
+    | Joined | Run | Given | Drop | Stop
+)  # fmt: skip
 
 #: Which role may send what; the controller refuses the rest.
 CLIENT_MESSAGES = (Hello, Define, Call, Abort, Shutdown, Query)

@@ -140,7 +140,8 @@ def test_an_interrupted_start_leaves_nothing(home, tmp_path, monkeypatch, number
     wait_for((home / "clusters/local/default/client.json").exists)
     command.send_signal(number)
     _, said = command.communicate(timeout=30)
-    assert command.returncode == code, said
+    # Python itself may end by the signal when Ctrl-C meets an import; to a shell both are 130.
+    assert command.returncode in (code, -signal.SIGINT if number == signal.SIGINT else code), said
     assert "Traceback" not in said
     wait_for(lambda: record.read(home / "clusters/local/default") is None)
     wait_for(lambda: processes_of(home) == [])

@@ -81,7 +81,11 @@ def test_a_set_appears_as_a_whole_with_ids_equal_to_ranks(bench: Bench) -> None:
     bench.feed(Opened("s1", "engine", False))
     bench.say("s1", m.Join("s1", "s", 1, m.PROTOCOL, "0"))
     (came,) = bench.got(client, m.Engines)
-    assert [(info.id, info.rank, info.uid) for info in came.came] == [(0, 0, "s0"), (1, 1, "s1"), (2, 2, "s2")]
+    assert [(info.id, info.rank, info.uid) for info in came.came] == [
+        (0, 0, "s0"),
+        (1, 1, "s1"),
+        (2, 2, "s2"),
+    ]
     assert [bench.got(name, m.Joined)[0].engine for name in names] == [0, 1, 2]
 
 
@@ -108,7 +112,9 @@ def test_one_part_goes_to_all_and_a_part_each_to_its_own(bench: Bench) -> None:
     client = bench.client("c")
     names = bench.engines(2)
     bench.say(client, call(1, [1, 0], parts=[m.Part(b"all", [3], 1)]), ["frame"])
-    bench.say(client, call(2, [1, 0], parts=[m.Part(b"one", [3], 1), m.Part(b"nil", [3], 2)]), ["a", "b", "c"])
+    bench.say(
+        client, call(2, [1, 0], parts=[m.Part(b"one", [3], 1), m.Part(b"nil", [3], 2)]), ["a", "b", "c"]
+    )
     runs = {n: [(r.part.data, list(f)) for r, f in bench.sent[n] if isinstance(r, m.Run)] for n in names}
     assert runs["s0"] == [(b"all", ["frame"]), (b"nil", ["b", "c"])]
     assert runs["s1"] == [(b"all", ["frame"]), (b"one", ["a"])]

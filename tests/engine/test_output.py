@@ -85,7 +85,7 @@ def test_characters_are_never_split(tmp_path):
         while True:
             piece = capture.collect(1)[0]
             got += piece
-            if os.fstat(1).st_size == capture._out._at: break
+            if os.fstat(1).st_size == capture._out.at: break
         say(got == text)
         os.write(1, b"ok \\xff\\n"); print("\\ud800")
         say(capture.collect()[0])
