@@ -106,7 +106,8 @@ class Client(Calls):
         info = connection_info if connection_info is not None else url_file
         self.link = link or Link(_connection(info, profile, cluster_id), timeout=timeout)
         self._memory = Memory(self.link.uid)
-        self._close = weakref.finalize(self, self.link.close)
+        self._abandon = weakref.finalize(self, self.link.abandon)
+        self._abandon.atexit = False  # the link closes itself then
         self.profile = profile
         self.cluster = cluster
         self.debug = debug
@@ -311,7 +312,8 @@ class Client(Calls):
 
     def close(self, linger: float | None = None) -> None:
         """End the connection. Calls that have not finished fail here; the engines finish them."""
-        self._close()
+        self._abandon.detach()
+        self.link.close()
 
     def __enter__(self) -> Self:
         return self

@@ -5,6 +5,7 @@ This is the thin shell around :class:`hpcremote.client.machine.Session`.
 
 from __future__ import annotations
 
+import atexit
 import os
 import socket
 import sys
@@ -14,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from hpcremote._version import __version__
-from hpcremote.client.machine import Function, Session, Sink
+from hpcremote.client.machine import Delivery, Function, Session, Sink
 from hpcremote.connection import Connection
 from hpcremote.errors import HPCRemoteError, NoEnginesRegistered, NotConnected, PayloadError, Refused
 from hpcremote.ids import new_uid
@@ -54,12 +55,15 @@ class Link:
         deadline = time.monotonic() + timeout
         opened = connect(connection, timeout)
         self.address = opened.address
-        self._channel = Channel(opened.transport, self._deliver, self._connection_changed)
+        self._channel = Channel(
+            opened.transport, self._deliver, self._connection_changed, abandoned=self.close
+        )
         try:
             self._introduce(deadline, timeout)
         except BaseException:
             self._channel.close()
             raise
+        atexit.register(self.close)  # what was posted last has to go out
 
     def _introduce(self, deadline: float, timeout: float) -> None:
         session = self._session
@@ -233,6 +237,15 @@ class Link:
             self.lost = NotConnected("this client is closed")
         self._channel.close()
         self._fail(self.lost)
+        atexit.unregister(self.close)
+
+    def abandon(self) -> None:
+        """Close, soon and in another thread.
+
+        For whom the garbage collector may call: in any thread, while that thread holds any lock.
+        """
+        if self._pid == os.getpid():
+            self._channel.abandon()
 
     def _check(self) -> None:
         if self.lost is not None:
@@ -249,7 +262,7 @@ class Link:
     # ------------------------------------------------------------ from the channel
 
     def _deliver(self, parcels: Sequence[Parcel]) -> None:
-        deliveries = []
+        deliveries: list[Delivery] = []
         answers: list[Parcel] = []
         with self._lock:
             for message, frames in parcels:
@@ -257,9 +270,10 @@ class Link:
                     message, frames = self._map(message)
                 calls, out = self._session.handle(message, frames)
                 deliveries += calls
-                answers += [(item, ()) for item in out]
-        for deliver in deliveries:
-            deliver()
+                if out:
+                    answers += [(item, ()) for item in out]
+        for deliver, arguments in deliveries:
+            deliver(*arguments)
         for parcel in answers:
             self._channel.post(parcel)
 
@@ -289,5 +303,5 @@ class Link:
     def _fail(self, error: HPCRemoteError) -> None:
         with self._lock:
             deliveries = self._session.fail_all(error)
-        for deliver in deliveries:
-            deliver()
+        for deliver, arguments in deliveries:
+            deliver(*arguments)

@@ -45,7 +45,8 @@ class Function(Protocol):
         """Its definition."""
 
 
-Delivery = Callable[[], object]
+#: A call to make when no lock is held: a function and its arguments.
+Delivery = tuple[Callable[..., object], tuple[Any, ...]]
 
 
 @dataclass(slots=True)
@@ -165,7 +166,7 @@ class Session:
             return self._result(message, frames), []
         if type(message) is m.Output:
             opened = self._calls.get(message.call)
-            return [lambda: opened.sink.on_output(message)] if opened else [], []
+            return [(opened.sink.on_output, (message,))] if opened else [], []
         if isinstance(message, m.Engines):
             self._engines(message)
         elif isinstance(message, m.Missing):
@@ -187,7 +188,7 @@ class Session:
         self.open -= 1
         if not opened.waiting:
             del self._calls[result.call]
-        return [lambda: opened.sink.on_result(result, frames)]
+        return [(opened.sink.on_result, (result, frames))]
 
     def _engines(self, change: m.Engines) -> None:
         engines = dict(self.engines)
@@ -216,4 +217,4 @@ class Session:
         calls, self._calls = self._calls, {}
         self.open = 0
         self.engines = {}
-        return [lambda sink=opened.sink: sink.on_lost(error) for opened in calls.values()]  # type: ignore[misc]
+        return [(opened.sink.on_lost, (error,)) for opened in calls.values()]

@@ -8,6 +8,7 @@ in the launcher's log.
 from __future__ import annotations
 
 import faulthandler
+import gc
 import logging
 import os
 import socket
@@ -112,6 +113,7 @@ def _register(link: Link, machine: Engine, uid: str, expect: int | None, *, use_
 def _serve(link: Link, joined: m.Joined, executor: Executor, uid: str) -> int:
     folder = link.connection.shm if link.connection.machine == files.machine_id() else ""
     capture = Capture(folder or str(files.private_dir(files.runtime_dir())), uid)
+    gc.freeze()  # what is here now stays: the collector need not look at it again
     words = LastWords(2)
     words.install()
     try:

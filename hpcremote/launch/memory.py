@@ -2,9 +2,9 @@
 
 ::
 
-    ranks are up ──mapped()──▶ names, written down in the cluster's record ──remove()──▶ gone, when they have ended
+    ranks are up ──mapped()──▶ names, kept in the cluster's record ──remove()──▶ gone, when the ranks have ended
 
-They are named at the start, when no code of the user's has mapped anything yet: all of them are the library's.
+They are named at the start, when no code of the user's has mapped anything yet: all are the library's.
 """
 
 from __future__ import annotations

@@ -59,6 +59,7 @@ class Channel:
         deliver: gets every batch of messages, in order, one call at a time, in the reader's thread;
             no lock is held.
         connection_changed: called with False when the connection broke and True when it is back.
+        abandoned: called by the background thread after :meth:`abandon`.
         tick: called by the background thread every ``tick_every`` seconds while no user thread reads.
     """
 
@@ -70,6 +71,7 @@ class Channel:
         *,
         tick: Callable[[], None] | None = None,
         tick_every: float = 0.05,
+        abandoned: Callable[[], None] | None = None,
         defer_interrupts: bool = True,
     ) -> None:
         self._transport = transport
@@ -77,6 +79,8 @@ class Channel:
         self._connection_changed = connection_changed
         self._tick = tick
         self._tick_every = tick_every
+        self._on_abandoned = abandoned
+        self._abandoned = False
         self._guard = deferred_interrupts if defer_interrupts else unguarded
         self._lock = threading.Lock()  # held while the socket is touched
         self._reader = threading.Lock()  # held by the thread that reads
@@ -328,6 +332,9 @@ class Channel:
     def _background(self) -> None:
         epoch = -1
         while not self._closed:
+            if self._abandoned and self._on_abandoned is not None:
+                self._on_abandoned()
+                return
             if self._users == 0 and self._epoch == epoch and self._reader.acquire(blocking=False):
                 self._background_reads = True
                 self._reader_id = threading.get_ident()
@@ -352,7 +359,7 @@ class Channel:
 
     def _read_in_background(self) -> None:
         def wanted() -> bool:
-            return self._users > 0
+            return self._users > 0 or self._abandoned
 
         if self._tick is None:
             self._read(wanted, None)
@@ -362,6 +369,11 @@ class Channel:
             self._tick()
 
     # ------------------------------------------------------------ the end
+
+    def abandon(self) -> None:
+        """Let the background thread see to the end. Takes no lock: the garbage collector may call this."""
+        self._abandoned = True
+        self._nudge()
 
     def close(self, linger: float = 1.0) -> None:
         """Send what was posted, for at most *linger* seconds, and close. Waiting threads return."""

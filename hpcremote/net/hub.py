@@ -182,7 +182,7 @@ class Hub:
         try:
             for message, payload in unpack(head, frames):
                 happened.append(Got(peer, message, payload))  # noqa: PERF401 - one, nearly always
-        except FrameError as error:
+        except (FrameError, MemoryError) as error:
             self._complain(f"unreadable message ignored: {error}")
 
     def _complain(self, text: str) -> None:

@@ -12,6 +12,8 @@ import contextlib
 import errno
 import mmap
 import os
+import sys
+import weakref
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,9 @@ WORTHWHILE = 1 << 20
 # Linux writes at most 0x7ffff000 bytes a call.
 _CHUNK = 1 << 30
 _ZEROS = bytes(ALIGN)
+#: Before Python 3.13 a map keeps a descriptor: while there are so many, further blobs are copied instead.
+MANY = 256
+_maps: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EFBIG)
 
 
@@ -83,12 +88,26 @@ def read_blob(folder: str, name: str, sizes: Iterable[int], *, unlink: bool) -> 
         if os.fstat(fd).st_size < need:
             raise PayloadError(f"shared-memory blob {path} is shorter than announced")
         # Not MAP_POPULATE: for a mapping that may be written it would copy every page now.
-        area = mmap.mmap(fd, need, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+        area = _map(fd, need)
     finally:
         os.close(fd)
         if unlink:
             remove_blob(folder, name)
     return list(_cut(memoryview(area), sizes))
+
+
+def _map(fd: int, size: int) -> mmap.mmap:
+    if sys.version_info >= (3, 13):
+        return mmap.mmap(fd, size, flags=mmap.MAP_PRIVATE, trackfd=False)
+    if len(_maps) < MANY:
+        area = mmap.mmap(fd, size, flags=mmap.MAP_PRIVATE)
+        _maps.add(area)
+        return area
+    area = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    rest = memoryview(area)
+    while rest:
+        rest = rest[os.readv(fd, [rest[:_CHUNK]]) :]
+    return area
 
 
 def _cut(whole: memoryview, sizes: list[int]) -> Iterable[memoryview]:

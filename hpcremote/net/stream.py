@@ -15,6 +15,7 @@ The end of the connection is the end of the peer, seen at once.
 from __future__ import annotations
 
 import contextlib
+import mmap
 import socket
 import struct
 from collections import deque
@@ -222,8 +223,9 @@ class Stream:
             self._need = size
             return at
         try:
-            self._filling = memoryview(bytearray(size))
-        except MemoryError:
+            # Memory is taken as it is filled (a bytearray is filled with zeros first): a claim costs nothing.
+            self._filling = memoryview(mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+        except (OSError, MemoryError):
             raise FrameError(f"no memory for a frame of {size} bytes") from None
         self._filled = len(text) - at
         self._filling[: self._filled] = text[at:]

@@ -33,6 +33,11 @@ def eventually(what: Callable[[], Any], seconds: float = PATIENCE, why: str = "i
     return time.monotonic() - began
 
 
+def has_ended(process: psutil.Process) -> bool:
+    """Say whether a process has ended, its parent having looked or not."""
+    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
 class Running:
     """A cluster, a client of it, and what has to be gone when it ends.
 

@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 import hpcremote
-from tests.integration.support import PATIENCE, Notebook, Running, eventually, script
+from tests.integration.support import PATIENCE, Notebook, Running, eventually, has_ended, script
 
 pytestmark = [pytest.mark.mpi, pytest.mark.timeout(120)]
 
@@ -86,7 +86,7 @@ def test_an_engine_that_dies_is_named_with_its_cause_and_last_output(
     assert rc[:].apply_sync(os.getpid) == [running.engines[1].pid]
     with pytest.raises(IndexError, match="there is no engine 0; there are: 1"):
         rc[0]
-    assert not running.engines[0].is_running() or running.engines[0].status() == psutil.STATUS_ZOMBIE
+    eventually(lambda: has_ended(running.engines[0]))
 
 
 def test_an_exit_that_is_called_by_reference(start: Callable[..., Running]) -> None:
@@ -492,7 +492,7 @@ def test_nothing_is_left_when_a_child_of_an_engine_lives_on(start: Callable[...,
     running.rc[0].execute(code, block=True)
     child = psutil.Process(running.rc[0]["child.pid"])
     running.stop()
-    assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+    assert has_ended(child)
 
 
 def test_the_python_of_engines_is_ours(mpi4: Running) -> None:

@@ -55,10 +55,22 @@ def test_memory_outlives_the_name(folder: str) -> None:
 def test_reading_leaves_no_descriptor_behind(folder: str) -> None:
     name = write_blob(folder, PIECES)
     before = os.listdir("/proc/self/fd")
-    kept = [read_blob(folder, name, SIZES, unlink=False) for _ in range(20)]
-    # A map holds its file by itself in Python 3.13 and later, by a descriptor of its own before.
-    del kept
+    for _ in range(20):
+        read_blob(folder, name, SIZES, unlink=False)
     assert len(os.listdir("/proc/self/fd")) == len(before)
+
+
+def test_more_blobs_may_be_held_than_files_opened(folder: str) -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (400, before[1]))
+    try:
+        name = write_blob(folder, [b"x" * 70_000])
+        held = [read_blob(folder, name, [70_000], unlink=False) for _ in range(500)]
+        assert all(bytes(piece[-2:]) == b"xx" for (piece,) in held)
+        held[-1][0][:3] = b"new"
+        assert bytes(held[-2][0][:3]) == b"xxx"
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 @pytest.mark.parametrize("name", ["", "../secret", "a/b", "A" * 32, "a" * 31, "a" * 33, "a" * 31 + "\n", "\0" * 32])
