@@ -50,6 +50,7 @@ class Connection:
         secret_key: the role's secret key; it is in no repr.
         shm: the cluster's shared-memory folder on the controller's machine, or nothing.
         controller_timeout: seconds that engines live on without their controller.
+        output_limit: bytes of what a call prints on one engine that go into its result.
         ticks: ``files.process_start(pid)``, filled in by itself in the controller.
     """
 
@@ -70,6 +71,7 @@ class Connection:
     secret_key: str = dataclasses.field(repr=False)
     shm: str = ""
     controller_timeout: float = 30.0
+    output_limit: int = 10_000_000
     ticks: int = dataclasses.field(default_factory=lambda: files.process_start(os.getpid()) or 0)
 
     @property

@@ -102,8 +102,10 @@ def _finder(chosen: _Options) -> Callable[[], Connection]:
 def _log_to_stderr() -> None:
     import logging
 
-    logging.basicConfig(
-        level=os.environ.get("HPCREMOTE_LOG_LEVEL", "info").upper(),
-        format=f"%(asctime)s %(levelname)s %(name)s[{os.getpid()}]: %(message)s",
-        stream=sys.stderr,
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    form = f"%(asctime)s %(levelname)s %(name)s[{os.getpid()}]: %(message)s"
+    handler.setFormatter(logging.Formatter(form))
+    ours = logging.getLogger("hpcremote")  # the root of all loggers is the user's
+    ours.setLevel(os.environ.get("HPCREMOTE_LOG_LEVEL", "info").upper())
+    ours.addHandler(handler)
+    ours.propagate = False

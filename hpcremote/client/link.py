@@ -71,16 +71,19 @@ class Link:
         hello = m.Hello(self.uid, m.PROTOCOL, __version__, socket.gethostname(), os.getpid(), version)
         self._channel.send([(hello, ())])
         self._channel.wait(
-            lambda: bool(session.welcome or session.refused or self.lost), max(0.1, deadline - time.monotonic())
+            lambda: bool(session.welcome or session.refused or self.lost),
+            max(0.1, deadline - time.monotonic()),
         )
         if session.refused:
-            raise Refused(f"the controller of cluster {self.connection.cluster_id!r} refused: {session.refused}")
+            raise Refused(
+                f"the controller of cluster {self.connection.cluster_id!r} refused: {session.refused}"
+            )
         if self.lost:
             raise self.lost
         if session.welcome is None:
             raise NotConnected(
-                f"the controller of cluster {self.connection.cluster_id!r} at {self.address} took the connection "
-                f"but did not answer within {timeout:g} s"
+                f"the controller of cluster {self.connection.cluster_id!r} at {self.address} took the "
+                f"connection but did not answer within {timeout:g} s"
             )
 
     # ------------------------------------------------------------ what is known
@@ -129,7 +132,9 @@ class Link:
             NotConnected: the controller is gone, or this process is a fork of the one that connected.
         """
         if not targets:
-            raise NoEnginesRegistered("there are no engines: start some, or wait with Client.wait_for_engines(n)")
+            raise NoEnginesRegistered(
+                "there are no engines: start some, or wait with Client.wait_for_engines(n)"
+            )
         self._check()
         session = self._session
         if session.open > MAX_OPEN:
@@ -151,7 +156,9 @@ class Link:
             self._fail(self.lost)
         return number
 
-    def _parts(self, targets: Sequence[int], payloads: Sequence[list[Any]]) -> tuple[list[m.Part], list[Frame]]:
+    def _parts(
+        self, targets: Sequence[int], payloads: Sequence[list[Any]]
+    ) -> tuple[list[m.Part], list[Frame]]:
         if len(payloads) == 1 and len(payloads[0]) == 1 and len(payloads[0][0]) < BIG:
             part, _ = to_part(payloads[0])
             return [part], []
@@ -255,8 +262,8 @@ class Link:
     def _check_process(self) -> None:
         if self._pid != os.getpid():
             raise NotConnected(
-                f"this client was connected in process {self._pid} and cannot be used in its fork {os.getpid()}: "
-                "make a new Client there"
+                f"this client was connected in process {self._pid} and cannot be used in its fork "
+                f"{os.getpid()}: make a new Client there"
             )
 
     # ------------------------------------------------------------ from the channel
@@ -265,10 +272,12 @@ class Link:
         deliveries: list[Delivery] = []
         answers: list[Parcel] = []
         with self._lock:
-            for message, frames in parcels:
+            for parcel in parcels:
+                message, frames = parcel
                 if type(message) is m.Result and message.part.blob:
-                    message, frames = self._map(message)
-                calls, out = self._session.handle(message, frames)
+                    calls, out = self._session.handle(*self._map(message))
+                else:
+                    calls, out = self._session.handle(message, frames)
                 deliveries += calls
                 if out:
                     answers += [(item, ()) for item in out]
@@ -286,7 +295,9 @@ class Link:
             return result, read_blob(shm, part.blob, sizes, unlink=True)
         except (PayloadError, OSError) as error:
             remove_blob(shm, part.blob)
-            lost = m.Result(result.call, result.engine, "lost", m.Part(), err=f"its result is unreadable: {error}")
+            lost = m.Result(
+                result.call, result.engine, "lost", m.Part(), err=f"its result is unreadable: {error}"
+            )
             return lost, ()
 
     def _connection_changed(self, connected: bool) -> None:
@@ -294,9 +305,9 @@ class Link:
             return
         where = self.connection
         self.lost = NotConnected(
-            f"the controller of cluster {where.cluster_id!r} (pid {where.pid} on {where.host}) went away: the "
-            f"connection to {self.address} ended. Calls that were open are lost; `hpcremote status` tells what "
-            "is left, and a new Client connects again"
+            f"the controller of cluster {where.cluster_id!r} (pid {where.pid} on {where.host}) went away: "
+            f"the connection to {self.address} ended. Calls that were open are lost; `hpcremote status` tells "
+            "what is left, and a new Client connects again"
         )
         self._fail(self.lost)
 

@@ -97,7 +97,10 @@ class Session:
         if gone := self.gone.get(target):
             tail = f"; its last output:\n{gone.output}" if gone.output else ""
             return EngineError(
-                f"engine {target} is gone: {gone.cause}{tail}", engine_id=target, cause=gone.cause, output=gone.output
+                f"engine {target} is gone: {gone.cause}{tail}",
+                engine_id=target,
+                cause=gone.cause,
+                output=gone.output,
             )
         have = ", ".join(map(str, sorted(self.engines)[:20])) or "none"
         return EngineError(f"there is no engine {target}; there are: {have}", engine_id=target)
@@ -160,7 +163,9 @@ class Session:
 
     # ------------------------------------------------------------ coming in
 
-    def handle(self, message: m.AnyMessage, frames: Sequence[Frame]) -> tuple[list[Delivery], list[m.AnyMessage]]:
+    def handle(
+        self, message: m.AnyMessage, frames: Sequence[Frame]
+    ) -> tuple[list[Delivery], list[m.AnyMessage]]:
         """Take in a message; return what to deliver and what to send."""
         if type(message) is m.Result:
             return self._result(message, frames), []

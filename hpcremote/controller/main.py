@@ -10,8 +10,9 @@ import resource
 import shutil
 import socket
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from hpcremote import files
 from hpcremote._version import __version__
@@ -30,6 +31,19 @@ if TYPE_CHECKING:
 _log = logging.getLogger("hpcremote.controller")
 
 
+class Places(NamedTuple):
+    """Where a cluster's things are. ``shm`` and ``socket`` are "" where they are not used.
+
+    ``words`` is the folder in which local engines leave their output and their last words.
+    """
+
+    uid: str
+    home: Path
+    shm: str
+    words: str
+    socket: str
+
+
 def run(profile: Profile, cluster_id: str) -> int:
     """Run a controller until it is told to end; return the exit status.
 
@@ -38,61 +52,70 @@ def run(profile: Profile, cluster_id: str) -> int:
     Raises:
         ConfigError: the cluster's folder, the interface or the port cannot be used.
     """
-    uid = new_uid()
-    home = files.private_dir(files.cluster_dir(profile.name, cluster_id))
-    shm = _shm_folder(uid) if profile.shm else ""
-    ipc_path = files.socket_path(f"{uid[:16]}.sock") if profile.ipc else None
-    words = shm or str(files.private_dir(files.runtime_dir() / uid[:16]))
+    _raise_file_limit()
+    places = _make_places(profile, cluster_id)
+    server, client, engine = new_keypair(), new_keypair(), new_keypair()
+    local = f"ipc://{places.socket}" if places.socket else ""
+    hub = Hub(server, Admission(client.public, engine.public), local)
     written: list[Path] = []
-    server_keys, client_keys, engine_keys = new_keypair(), new_keypair(), new_keypair()
-    hub = Hub(server_keys, Admission(client_keys.public, engine_keys.public), f"ipc://{ipc_path}" if ipc_path else "")
     try:
-        _raise_file_limit()
         port = hub.bind(bind_address(profile.interface), profile.port)
-        for role, keys in (("client", client_keys), ("engine", engine_keys)):
-            connection = Connection(
-                role=role,
-                cluster_id=cluster_id,
-                cluster_uid=uid,
-                profile=profile.name,
-                version=__version__,
-                protocol=PROTOCOL,
-                host=socket.gethostname(),
-                pid=os.getpid(),
-                started=time.time(),
-                machine=files.machine_id(),
-                ipc=f"ipc://{ipc_path}" if ipc_path else "",
-                addresses=tuple(endpoint(host, port) for host in candidates(profile.interface)),
-                server_key=server_keys.public,
-                public_key=keys.public,
-                secret_key=keys.secret,
-                shm=words,
-                controller_timeout=profile.controller_timeout,
-            )
-            path = home / f"{role}.json"
-            connection.write(path)
-            written.append(path)
-        machine = Controller(
-            cluster_id, __version__, socket.gethostname(), os.getpid(), shm=shm, grace=profile.stop_timeout
-        )
+        for role, keys in (("client", client), ("engine", engine)):
+            connection = _connection(profile, cluster_id, places, port, server.public)
+            written.append(places.home / f"{role}.json")
+            replace(connection, role=role, public_key=keys.public, secret_key=keys.secret).write(written[-1])
+        host, pid = socket.gethostname(), os.getpid()
+        machine = Controller(cluster_id, __version__, host, pid, shm=places.shm, grace=profile.stop_timeout)
         # Nearly nothing here makes cycles, and looking for them takes a tenth of the time of a call.
         gc.freeze()
         gc.set_threshold(50_000, 20, 100)
-        _log.info("cluster %s listens on port %d%s", cluster_id, port, " and locally" if ipc_path else "")
-        Server(machine, hub, shm=shm, words=words).run()
+        _log.info("cluster %s listens on port %d%s", cluster_id, port, " and locally" if local else "")
+        Server(machine, hub, shm=places.shm, words=places.words).run()
     finally:
-        _forget(written, uid)
+        _forget(written, places.uid)
         hub.close(linger=1.0)
-        for folder in {shm, words} - {""}:
-            shutil.rmtree(folder, ignore_errors=True)
-        if ipc_path:
-            ipc_path.unlink(missing_ok=True)
+        _clear(places)
     return 0
 
 
-def _shm_folder(uid: str) -> str:
-    folder = files.shm_dir(uid)
-    return str(files.private_dir(folder)) if folder else ""
+def _make_places(profile: Profile, cluster_id: str) -> Places:
+    uid = new_uid()
+    home = files.private_dir(files.cluster_dir(profile.name, cluster_id))
+    shm = files.shm_dir(uid) if profile.shm else None
+    words = files.private_dir(shm or files.runtime_dir() / uid[:16])
+    path = str(files.socket_path(f"{uid[:16]}.sock")) if profile.ipc else ""
+    return Places(uid, home, str(shm or ""), str(words), path)
+
+
+def _connection(profile: Profile, cluster_id: str, places: Places, port: int, server_key: str) -> Connection:
+    """Return what clients and engines have to know, but for their keys."""
+    return Connection(
+        role="client",
+        cluster_id=cluster_id,
+        cluster_uid=places.uid,
+        profile=profile.name,
+        version=__version__,
+        protocol=PROTOCOL,
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        started=time.time(),
+        machine=files.machine_id(),
+        ipc=f"ipc://{places.socket}" if places.socket else "",
+        addresses=tuple(endpoint(host, port) for host in candidates(profile.interface)),
+        server_key=server_key,
+        public_key="",
+        secret_key="",
+        shm=places.words,
+        controller_timeout=profile.controller_timeout,
+                output_limit=profile.output_limit,
+    )
+
+
+def _clear(places: Places) -> None:
+    for folder in {places.shm, places.words} - {""}:
+        shutil.rmtree(folder, ignore_errors=True)
+    if places.socket:
+        Path(places.socket).unlink(missing_ok=True)
 
 
 def _forget(written: list[Path], uid: str) -> None:
@@ -108,4 +131,3 @@ def _raise_file_limit() -> None:
     if soft != hard:
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-

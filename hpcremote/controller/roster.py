@@ -16,7 +16,7 @@ from hpcremote.wire import messages as m
 from hpcremote.wire.messages import PROTOCOL
 
 if TYPE_CHECKING:
-    from hpcremote.controller.machine import Work
+    from hpcremote.controller.calls import Work
 
 Peer = Hashable
 
@@ -129,8 +129,8 @@ class Roster:
             mates = {e.info.id for e in self.engines.values() if e.info.set_id == engine.info.set_id}
             if left := mates - chosen:
                 return (
-                    f"engine {target} is one of the {engine.info.size} ranks of an MPI job, which cannot lose a rank: "
-                    f"shut down engines {_span(mates)} together (these were left out: {_span(left)})"
+                    f"engine {target} is one of the {engine.info.size} ranks of an MPI job, which cannot lose "
+                    f"a rank: shut down engines {_span(mates)} together (these were left out: {_span(left)})"
                 )
         return ""
 
@@ -151,7 +151,9 @@ class Roster:
         if newcomer is None or newcomer.join == join:
             return ""  # said again, because its connection was made anew just then
         if join.protocol != PROTOCOL:
-            return f"this controller speaks protocol {PROTOCOL}, the engine {join.protocol}: install one version"
+            return (
+                f"this controller speaks protocol {PROTOCOL}, the engine {join.protocol}: install one version"
+            )
         if newcomer.join is not None or join.rank < 0:
             return "a connection is for one rank of one set"
         group = self._sets.get(join.set_id)
@@ -181,7 +183,9 @@ class Roster:
         if join is None or join.set_id != register.set_id or join.rank != 0:
             return "a set is registered by its rank 0, after it joined"
         size, members = register.size, {member.rank: member for member in register.members}
-        if not 0 < size == len(register.members) == len(members) or not all(0 <= rank < size for rank in members):
+        if not 0 < size == len(register.members) == len(members) or not all(
+            0 <= rank < size for rank in members
+        ):
             return f"a set of {size} has to name the ranks 0 to {size - 1}, each once"
         group = self._sets[register.set_id]
         if group.base is None:
@@ -189,7 +193,7 @@ class Roster:
         return ""
 
     def complete(self, set_id: str) -> list[Engine]:
-        """Make engines of a set whose ranks are all here, or of ranks that are back; return them, or nothing."""
+        """Make engines of a set whose ranks are all here, or of ranks that are back; return them."""
         group = self._sets.get(set_id)
         if group is None:
             return []
@@ -204,7 +208,11 @@ class Roster:
     def _is_here(self, group: Set, rank: int) -> bool:
         """Say whether that very rank is connected, and not an engine yet."""
         newcomer = self._newcomers.get(group.joined.get(rank))
-        return newcomer is not None and newcomer.join is not None and newcomer.join.uid == group.members[rank].uid
+        return (
+            newcomer is not None
+            and newcomer.join is not None
+            and newcomer.join.uid == group.members[rank].uid
+        )
 
     def _enlist(self, set_id: str, group: Set, rank: int) -> Engine:
         peer = group.joined[rank]

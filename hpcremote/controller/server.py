@@ -10,18 +10,8 @@ from pathlib import Path
 from types import FrameType
 from typing import cast
 
-from hpcremote.controller.machine import (
-    Action,
-    Controller,
-    End,
-    Event,
-    Log,
-    Lost,
-    Opened,
-    Send,
-    Tick,
-    Unlink,
-)
+from hpcremote.controller.events import Action, End, Event, Log, Lost, Opened, Send, Tick, Unlink
+from hpcremote.controller.machine import Controller
 from hpcremote.ids import is_uid
 from hpcremote.net.hub import Came, Got, Happening, Hub, Peer
 from hpcremote.net.keys import RateLimit
@@ -96,8 +86,8 @@ class Server:
             else:
                 actions = self._machine.handle(self._event(happening), now)
             self._carry_out(actions)
-        except Exception:
-            # One peer's odd message must not end everybody's cluster.
+        except Exception:  # noqa: BLE001 - it is logged, and
+            # one peer's odd message must not end everybody's cluster.
             _log.exception("the controller could not handle %r", type(happening).__name__)
 
     def _event(self, happening: Happening) -> Event:
@@ -147,7 +137,9 @@ class Server:
         output = _tail(Path(self._words) / f"{uid}.out") or ""
         for suffix in ("err", "out"):
             (Path(self._words) / f"{uid}.{suffix}").unlink(missing_ok=True)
-        return cause_of(errors), "\n".join(text.strip("\0\n") for text in (output, errors) if text.strip("\0\n"))
+        return cause_of(errors), "\n".join(
+            text.strip("\0\n") for text in (output, errors) if text.strip("\0\n")
+        )
 
 
 def _tail(path: Path) -> str | None:

@@ -27,7 +27,7 @@ from hpcremote.wire.payload import BIG, big_pieces, dump_result, from_part, to_p
 #: Outcomes wait this long for company while more runs are queued, in seconds.
 GATHER = 0.002
 #: At most this much output goes in one message.
-OUTPUT_LIMIT = 1 << 20
+CHUNK = 1 << 20
 #: How long a call may go on after the engine was told to stop, before it is interrupted, in seconds.
 PATIENCE = 2.0
 
@@ -41,6 +41,7 @@ class Executor:
         self._link: Link | None = None
         self._output: Capture | None = None
         self._shm = ""
+        self._output_limit = 0
         self._done: list[tuple[m.Done, Sequence[Frame]]] = []
         self._oldest = 0.0
         self._idle = True
@@ -52,6 +53,7 @@ class Executor:
     def run(self, link: Link, output: Capture, *, shm: str, controller_timeout: float) -> str:
         """Run jobs; return why the engine ends."""
         self._link, self._output, self._shm = link, output, shm
+        self._output_limit = link.connection.output_limit
         signal.signal(signal.SIGINT, self._on_sigint)
         while True:
             if not self._something():
@@ -94,6 +96,7 @@ class Executor:
             # What background threads and children wrote meanwhile belongs to no call.
             self._idle = False
             self._output.mark()
+        self._output.begin(self._output_limit)
         started = time.time()
         status, pieces = self._perform(job)
         completed = time.time()
@@ -107,17 +110,20 @@ class Executor:
         assert self._link is not None  # noqa: S101
         self._output.flush()
         with self._output_lock:
-            texts = self._output.collect(OUTPUT_LIMIT)
-            while any(texts) and any(more := self._output.collect(OUTPUT_LIMIT)):
+            texts = self._output.collect(CHUNK)
+            while any(texts) and any(more := self._output.collect(CHUNK)):
                 self._link.send(_prints(run.seq, texts))
                 texts = more
-        return texts
+            ends = self._output.end()
+        return texts[0] + ends[0], texts[1] + ends[1]
 
     def _perform(self, job: Job) -> tuple[str, list[Any]]:
         run = job.run
         try:
             if job.undefined:
-                raise HPCRemoteError("the function's definition is not on the engine any more, nor at its client")
+                raise HPCRemoteError(
+                    "the function's definition is not on the engine any more, nor at its client"
+                )
             pieces = self._pieces(run, job.frames)
             self._in_user_code = True
             value = self._operations.perform(run.op, None, run.digest, pieces)
@@ -173,7 +179,7 @@ class Executor:
             return
         with self._output_lock:
             # Under the lock, so that it cannot overtake, or be overtaken by, the end of the call.
-            if self._machine.running is run and (texts := self._output.collect(OUTPUT_LIMIT)) and any(texts):
+            if self._machine.running is run and (texts := self._output.collect(CHUNK)) and any(texts):
                 self._link.send(_prints(run.seq, texts))
         self._end_patience(self._link)
 

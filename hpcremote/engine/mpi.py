@@ -76,7 +76,9 @@ def _check_size(size: int, expect: int | None, library: str) -> None:
 
 def _library(mpi: Any) -> str:
     first = str(mpi.Get_library_version()).replace("\0", "").strip().splitlines()[0]
-    return " ".join(first.replace("\t", " ").split()).replace("MPICH Version: ", "MPICH ").split(", package")[0]
+    return (
+        " ".join(first.replace("\t", " ").split()).replace("MPICH Version: ", "MPICH ").split(", package")[0]
+    )
 
 
 def _row(uid: str, rank: int, library: str) -> tuple[Any, ...]:

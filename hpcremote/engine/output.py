@@ -29,6 +29,8 @@ _LINE_BUFFERED = 1  # _IOLBF
 
 
 _NOTHING = ("", "")
+#: How much of the end of what a call writes is kept although it wrote too much.
+_END = 2000
 
 
 class _Stream:
@@ -45,6 +47,8 @@ class _Stream:
         self.at = 0
         self._released = 0
         self._decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
+        self.allowance = 0  # how much more the call may write
+        self.left_out = 0  # how much it wrote beyond that
 
     def _size(self) -> int:
         return os.lseek(self.file, 0, os.SEEK_END)  # cheaper than fstat; nobody uses this offset
@@ -59,11 +63,25 @@ class _Stream:
         size = self._size()
         if size <= self.at:
             return ""
-        data = os.pread(self.file, min(limit, size - self.at), self.at)
+        data = os.pread(self.file, min(limit, self.allowance, size - self.at), self.at)
         self.at += len(data)
+        self.allowance -= len(data)
+        if not self.allowance:
+            self.left_out += size - self.at
+            self.at = size
         if self.at - self._released > RELEASE:
             self._release()
         return self._decoder.decode(data)
+
+    def end(self) -> str:
+        """Return the end of what a call wrote beyond its allowance."""
+        if not self.left_out:
+            return ""
+        self._decoder.reset()
+        shown = min(self.left_out, _END)
+        text = os.pread(self.file, shown, self.at - shown).decode("utf-8", "replace").lstrip("\ufffd")
+        note = f"\n... {self.left_out - shown} bytes left out (see output_limit in the profile) ...\n"
+        return note + text if shown < self.left_out else text
 
     def tail(self, size: int) -> str:
         """Return the last *size* bytes, as text."""
@@ -120,8 +138,18 @@ class Capture:
             stream = ctypes.c_void_p.in_dll(self._libc, name)
             self._libc.setvbuf(stream, None, _LINE_BUFFERED, ctypes.c_size_t(0))
 
+    def begin(self, allowance: int) -> None:
+        """Begin a call that may write *allowance* bytes to each; of more, only the end is kept."""
+        for stream in (self._out, self._err):
+            stream.allowance, stream.left_out = allowance, 0
+
+    def end(self) -> tuple[str, str]:
+        """Return the ends of what the call wrote beyond its allowance; the rest of it has been collected."""
+        out, err = self._out, self._err
+        return (out.end(), err.end()) if out.left_out or err.left_out else _NOTHING
+
     def mark(self) -> None:
-        """Begin a call: what was written before belongs to none."""
+        """Forget what was written so far: it belongs to no call."""
         with self._lock:
             if not self._quiet():
                 self._out.skip()

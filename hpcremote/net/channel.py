@@ -27,16 +27,14 @@ The rules that make this right:
 
 from __future__ import annotations
 
-import contextlib
-import os
 import select
 import threading
 import time
-import weakref
 from collections.abc import Callable, Iterator, Sequence
 
 from hpcremote.net.interrupts import deferred_interrupts, never, unguarded
 from hpcremote.net.transport import Transport
+from hpcremote.net.watch import Watch
 from hpcremote.wire.frames import FrameError, Parcel, pack, unpack
 
 #: How long the background thread lets user threads come back before it takes over.
@@ -97,15 +95,7 @@ class Channel:
         self._closed = False
         self._gone = False
         self._fired = False  # a descriptor fired since the transport was asked for changes
-        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) if hasattr(os, "eventfd") else -1
-        self._wake_write = self._wake
-        if self._wake < 0:
-            self._wake, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        # Not in close(): another thread may be about to read it, or to write to it.
-        weakref.finalize(self, _close_all, {self._wake, self._wake_write})
-        self._poll = select.poll()
-        for fd in (*transport.fds, self._wake):
-            self._poll.register(fd, select.POLLIN)
+        self._watch = Watch(transport.fds)
         self._thread = threading.Thread(target=self._background, name="hpcremote-io", daemon=True)
         self._thread.start()
 
@@ -149,7 +139,7 @@ class Channel:
             if transport.edges and self._reader.locked() and self._reader_id != threading.get_ident():
                 unheard = transport.stolen()
         if unheard:
-            self._nudge()
+            self._watch.ring()
         return sent
 
     # ------------------------------------------------------------ waiting
@@ -172,7 +162,7 @@ class Channel:
         deadline = None if timeout is None else time.monotonic() + timeout
         if self._outbox:
             self.flush()
-        with self._guard(self._nudge) as interrupted:
+        with self._guard(self._watch.ring) as interrupted:
             self._users += 1
             try:
                 while not (done() or self._closed or interrupted()):
@@ -200,7 +190,7 @@ class Channel:
                 "let it start a thread that waits"
             )
         if self._background_reads:
-            self._nudge()
+            self._watch.ring()
         with self._turn:
             self._waiting += 1  # before done() is asked: who delivers from now on notifies us
             try:
@@ -214,9 +204,7 @@ class Channel:
     def _leave(self) -> None:
         self._reader_id = 0
         self._reader.release()
-        if self._waiting:
-            with self._turn:
-                self._turn.notify_all()
+        self._tell_waiting()
         if self._asleep:
             self._asleep = False
             self._resume.set()
@@ -225,11 +213,7 @@ class Channel:
         """Make waiting threads ask their ``done()`` again, and the background thread flush."""
         if self._asleep and not self._reader.locked():
             self._resume.set()
-        self._nudge()
-
-    def _nudge(self) -> None:
-        with contextlib.suppress(BlockingIOError, OSError):
-            os.write(self._wake_write, b"\1\0\0\0\0\0\0\0")
+        self._watch.ring()
 
     # ------------------------------------------------------------ reading
 
@@ -264,23 +248,17 @@ class Channel:
     def _sleep(self, milliseconds: float | None) -> bool:
         """Wait for something to happen; return whether the transport has to be looked at."""
         writing = self._transport.pending
+        fired = self._watch.wait(milliseconds, writing=writing)
         if writing:
-            self._poll.modify(self._transport.fds[0], select.POLLIN | select.POLLOUT)
-        fired = False
-        for fd, _ in self._poll.poll(milliseconds):
-            if fd == self._wake:
-                with contextlib.suppress(BlockingIOError):
-                    os.read(self._wake, 4096)
-            else:
-                fired = True
-        if writing:
-            self._poll.modify(self._transport.fds[0], select.POLLIN)
             with self._lock:
                 self._transport.flush()
         return fired
 
     def _hand_over(self, batch: list[Parcel]) -> None:
         self._deliver(batch)
+        self._tell_waiting()
+
+    def _tell_waiting(self) -> None:
         if self._waiting:
             with self._turn:
                 self._turn.notify_all()
@@ -321,11 +299,9 @@ class Channel:
             self._hand_over(batch)
         for connected in changes:
             if not connected and not self._transport.edges:
-                self._poll.unregister(self._transport.fds[0])  # it would fire for ever
+                self._watch.forget()  # it would fire for ever
             self._connection_changed(connected)
-        if self._waiting:
-            with self._turn:
-                self._turn.notify_all()
+        self._tell_waiting()
 
     # ------------------------------------------------------------ the background thread
 
@@ -373,14 +349,14 @@ class Channel:
     def abandon(self) -> None:
         """Let the background thread see to the end. Takes no lock: the garbage collector may call this."""
         self._abandoned = True
-        self._nudge()
+        self._watch.ring()
 
     def close(self, linger: float = 1.0) -> None:
         """Send what was posted, for at most *linger* seconds, and close. Waiting threads return."""
         self.flush()
-        self._drain(linger)
+        _drain(self._transport, self._lock, linger)
         self._closed = True
-        self._nudge()
+        self._watch.ring()
         self._resume.set()
         with self._turn:
             self._turn.notify_all()
@@ -391,20 +367,16 @@ class Channel:
                 self._gone = True
                 self._transport.close(linger)
 
-    def _drain(self, linger: float) -> None:
-        """Wait until the kernel took what waits, for at most *linger* seconds."""
-        deadline = time.monotonic() + linger
-        writable = select.poll()
-        writable.register(self._transport.fds[0], select.POLLOUT)
-        while self._transport.pending and (left := deadline - time.monotonic()) > 0:
-            writable.poll(left * 1000)
-            with self._lock:
-                self._transport.flush()
 
-
-def _close_all(fds: set[int]) -> None:
-    for fd in fds:
-        os.close(fd)
+def _drain(transport: Transport, lock: threading.Lock, linger: float) -> None:
+    """Wait until the kernel took what waits, for at most *linger* seconds."""
+    deadline = time.monotonic() + linger
+    writable = select.poll()
+    writable.register(transport.fds[0], select.POLLOUT)
+    while transport.pending and (left := deadline - time.monotonic()) > 0:
+        writable.poll(left * 1000)
+        with lock:
+            transport.flush()
 
 
 def _batches(parcels: Sequence[Parcel]) -> Iterator[Sequence[Parcel]]:

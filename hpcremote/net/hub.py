@@ -48,6 +48,7 @@ ZERO_COPY = 65_536
 PATIENCE = 0.5
 #: A connection ended before it had shown keys: a port scan, another protocol, a peer without keys.
 _FAILURES = zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+_WATCHED = zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | _FAILURES
 
 
 class Peer(NamedTuple):
@@ -102,14 +103,22 @@ class Hub:
         self._zap = self._context.socket(zmq.REP)
         self._zap.bind(ZAP_ENDPOINT)
         self._router = remote_router(self._context, keys)
-        self._monitor = self._router.get_monitor_socket(zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | _FAILURES)
+        self._monitor = self._router.get_monitor_socket(
+            zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | _FAILURES
+        )
         self._touched = True  # the router was used since it was last looked at
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._poll = select.epoll()
         self._router_fd, self._zap_fd, self._monitor_fd = map(_fd, (self._router, self._zap, self._monitor))
         for fd in (self._wake_read, self._zap_fd, self._router_fd, self._monitor_fd):
             self._poll.register(fd, select.EPOLLIN)
-        self._locals = Locals(self._poll, local.removeprefix(LOCAL)) if local else None
+        self._locals: Locals | None = None
+        if local:
+            try:
+                self._locals = Locals(self._poll, local.removeprefix(LOCAL))
+            except ConfigError:
+                self.close(0)
+                raise
 
     @property
     def wake_fd(self) -> int:
@@ -127,7 +136,7 @@ class Hub:
             self._router.bind(f"tcp://{place}:{port or '*'}")
         except zmq.ZMQError as error:
             raise ConfigError(f"cannot listen on {host} port {port or 'any'}: {error.strerror}") from None
-        return int(self._router.getsockopt(zmq.LAST_ENDPOINT).rstrip(b"\0").rpartition(b":")[2])
+        return int(self._router.get_string(zmq.LAST_ENDPOINT).rstrip("\0").rpartition(":")[2])
 
     # ------------------------------------------------------------ what happens
 
@@ -181,7 +190,7 @@ class Hub:
     def _unpack(self, peer: Peer, head: bytes, frames: Sequence[Any], happened: list[Happening]) -> None:
         try:
             for message, payload in unpack(head, frames):
-                happened.append(Got(peer, message, payload))  # noqa: PERF401 - one, nearly always
+                happened.append(Got(peer, message, payload))
         except (FrameError, MemoryError) as error:
             self._complain(f"unreadable message ignored: {error}")
 

@@ -8,7 +8,7 @@ socket, notes that it came, and lets the former handler have it at the end.
 from __future__ import annotations
 
 # signal.signal wraps this in enum conversions that cost ten times the call, on the path of every call.
-import _signal
+import _signal  # type: ignore[import-not-found]
 import threading
 from collections.abc import Callable
 from types import TracebackType
@@ -40,7 +40,7 @@ class _Deferred:
         if former is None:
             return
         self._former = None
-        _signal.signal(_signal.SIGINT, former)  # type: ignore[arg-type]
+        _signal.signal(_signal.SIGINT, former)
         if self._pending and callable(former):
             former(_signal.SIGINT, None)
 

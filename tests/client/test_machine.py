@@ -56,7 +56,9 @@ def feed(to: Session, message: m.AnyMessage, frames: Sequence[Frame] = ()) -> li
     return out
 
 
-def call(to: Session, targets: Sequence[int], sink: Any = None, function: Function | None = None) -> list[m.AnyMessage]:
+def call(
+    to: Session, targets: Sequence[int], sink: Any = None, function: Function | None = None
+) -> list[m.AnyMessage]:
     return to.call(to.number(), targets, "apply", [m.Part(b"x", [1])], function, "", sink or Sink())
 
 

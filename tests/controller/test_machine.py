@@ -13,7 +13,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
-from hpcremote.controller.machine import Arrived, Controller, End, Log, Lost, Opened, Send, Tick, Unlink
+from hpcremote.controller.events import Arrived, End, Log, Lost, Opened, Send, Tick, Unlink
+from hpcremote.controller.machine import Controller
 from hpcremote.wire import messages as m
 
 

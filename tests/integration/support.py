@@ -116,7 +116,7 @@ class Running:
         """Return the shared-memory files that the engines' MPI library made."""
         return getattr(self, "_mapped", set())
 
-    def __enter__(self) -> Running:
+    def __enter__(self) -> Running:  # noqa: PYI034 - Self is newer than Python 3.10
         return self.start()
 
     def __exit__(self, *_: object) -> None:
@@ -171,5 +171,6 @@ def command(*words: str, seconds: float = PATIENCE, **env: str) -> subprocess.Co
     """Run ``hpcremote`` as a user does, to its end."""
     return subprocess.run(
         [sys.executable, "-m", "hpcremote", *words],
-        text=True, capture_output=True, timeout=seconds, check=False, env=environment(**env), stdin=subprocess.DEVNULL,
+        text=True, capture_output=True, timeout=seconds, check=False,
+        env=environment(**env), stdin=subprocess.DEVNULL,
     )  # fmt: skip

@@ -40,7 +40,7 @@ DIE = "def die():\n    open(gate).close()\n    print('I feel faint')\n    "
 
 @pytest.fixture
 def gate(tmp_path: Path) -> Callable[[], None]:
-    """What ``die`` waits for; made by opening the other end of a pipe, whose name is ``gate`` on the engine."""
+    """What ``die`` waits for: the other end of a pipe, whose name is ``gate`` on the engine."""
     os.mkfifo(tmp_path / "gate")
     return lambda: os.close(os.open(tmp_path / "gate", os.O_WRONLY))
 
@@ -136,13 +136,17 @@ def test_a_rank_that_dies_and_what_becomes_of_the_others(
     assert caught.value.engine_id == 0
     # When both deaths are seen in one moment, either may be told as that of the first.
     others = f"{error} {caught.value}"
-    assert "after engine 1 of the same MPI job: " in others or "after engine 0 of the same MPI job: " in others
+    assert (
+        "after engine 1 of the same MPI job: " in others or "after engine 0 of the same MPI job: " in others
+    )
     assert rc.link.wait(lambda: rc.ids == [], SOON)
     with pytest.raises(hpcremote.NoEnginesRegistered):
         rc[0]
 
 
-def test_a_rank_that_dies_while_all_are_in_a_collective(start: Callable[..., Running], notebook: Notebook) -> None:
+def test_a_rank_that_dies_while_all_are_in_a_collective(
+    start: Callable[..., Running], notebook: Notebook
+) -> None:
     running = start(n=2, profile="mpi")
     notebook("""
     def work():
@@ -232,13 +236,17 @@ def test_a_client_that_leaves_without_waiting(mpi4: Running) -> None:
 # ---------------------------------------------------------------- controllers
 
 
-@pytest.mark.parametrize("options", [{"profile": "local"}, {"profile": "mpi"}, REMOTE], ids=["local", "mpi", "tcp"])
+@pytest.mark.parametrize(
+    "options", [{"profile": "local"}, {"profile": "mpi"}, REMOTE], ids=["local", "mpi", "tcp"]
+)
 def test_a_controller_that_is_killed(start: Callable[..., Running], options: dict[str, Any]) -> None:
     running = start(n=2, controller_timeout=2.0, **options)
     rc = running.rc
     busy = rc[0].apply_async(time.sleep, 60)
     blocked: list[BaseException | None] = []
-    thread = threading.Thread(target=lambda: blocked.append(rc[1].apply_async(time.sleep, 60).exception(SOON)))
+    thread = threading.Thread(
+        target=lambda: blocked.append(rc[1].apply_async(time.sleep, 60).exception(SOON))
+    )
     thread.start()
     eventually(lambda: rc.queue_status(1)["queue"] == 1, SOON)
     began = time.monotonic()
@@ -252,7 +260,7 @@ def test_a_controller_that_is_killed(start: Callable[..., Running], options: dic
     assert [type(one) for one in blocked] == [hpcremote.NotConnected]
     with pytest.raises(hpcremote.NotConnected, match="went away"):
         rc[0].apply_sync(abs, -1)
-    gone, alive = psutil.wait_procs(list(running.engines.values()), timeout=2 + 10)
+    _gone, alive = psutil.wait_procs(list(running.engines.values()), timeout=2 + 10)
     took = time.monotonic() - began
     print(f"the engines ended after {took:.1f} s")
     assert alive == []
@@ -260,7 +268,9 @@ def test_a_controller_that_is_killed(start: Callable[..., Running], options: dic
 
 
 @pytest.mark.parametrize("options", [{"profile": "local"}, REMOTE], ids=["local", "tcp"])
-def test_idle_engines_whose_controller_is_killed(start: Callable[..., Running], options: dict[str, Any]) -> None:
+def test_idle_engines_whose_controller_is_killed(
+    start: Callable[..., Running], options: dict[str, Any]
+) -> None:
     running = start(n=2, controller_timeout=1.0, **options)
     running.controller.kill()
     _, alive = psutil.wait_procs(list(running.engines.values()), timeout=SOON)
@@ -353,7 +363,9 @@ def gathered(x):
 """
 
 
-def test_collectives_of_two_clients_and_two_threads_each_do_not_mix(mpi4: Running, notebook: Notebook) -> None:
+def test_collectives_of_two_clients_and_two_threads_each_do_not_mix(
+    mpi4: Running, notebook: Notebook
+) -> None:
     notebook(ALLREDUCE)
     calls = 150
     other = mpi4.new_client()
@@ -379,7 +391,9 @@ def test_collectives_of_two_clients_and_two_threads_each_do_not_mix(mpi4: Runnin
     other.close()
 
 
-def test_collectives_without_waiting_come_in_the_order_of_the_calls(mpi4: Running, notebook: Notebook) -> None:
+def test_collectives_without_waiting_come_in_the_order_of_the_calls(
+    mpi4: Running, notebook: Notebook
+) -> None:
     notebook(ALLREDUCE)
     ars = [mpi4.rc[:].apply_async(notebook.total, x) for x in range(300)]
     assert [ar.get(PATIENCE) for ar in ars] == [[4 * x + 6] * 4 for x in range(300)]
@@ -465,7 +479,7 @@ def test_who_is_idle_burns_nothing(mpi2: Running, waiting: bool) -> None:
 
 @pytest.mark.parametrize("profile", ["mpi", "local"])
 def test_nothing_is_left_when_a_cluster_ends(start: Callable[..., Running], profile: str) -> None:
-    """``Running.stop`` looks for processes, sockets, shared memory and files; here it also waits for ``ps``."""
+    """``Running.stop`` itself looks for processes, sockets, shared memory and files."""
     running = start(n=2, profile=profile)
     everything = running.processes()
     assert len(everything) >= 3
@@ -488,7 +502,8 @@ def test_nothing_is_left_when_calls_run_at_the_end(start: Callable[..., Running]
 
 def test_nothing_is_left_when_a_child_of_an_engine_lives_on(start: Callable[..., Running]) -> None:
     running = start(n=1, profile="local")
-    code = "import subprocess, sys; child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])"
+    sleeper = "import time; time.sleep(60)"
+    code = f"import subprocess, sys; child = subprocess.Popen([sys.executable, '-c', '{sleeper}'])"
     running.rc[0].execute(code, block=True)
     child = psutil.Process(running.rc[0]["child.pid"])
     running.stop()

@@ -226,7 +226,10 @@ def test_non_blocking(nb: Notebook) -> None:
 
 def test_apply_and_its_siblings(nb: Notebook) -> None:
     assert {"apply", "apply_async", "apply_sync"} <= {name for name in dir(nb.e0) if name.startswith("apply")}
-    nb("view = rc[:]; there = view.apply_sync(abs, -1), view.apply_async(abs, -1).get(), view.apply(abs, -1).get()")
+    nb("""
+    view = rc[:]
+    there = view.apply_sync(abs, -1), view.apply_async(abs, -1).get(), view.apply(abs, -1).get()
+    """)
     assert nb.there == ([1] * 4, [1] * 4, [1] * 4)
 
 
@@ -275,7 +278,9 @@ def test_metadata_of_several_engines(nb: Notebook) -> None:
     ],
 )
 @pytest.mark.parametrize("local", [True, False])
-def test_sync_imports_of_every_form(nb: Notebook, statement: str, probe: str, value: Any, local: bool) -> None:
+def test_sync_imports_of_every_form(
+    nb: Notebook, statement: str, probe: str, value: Any, local: bool
+) -> None:
     with redirect_stdout(io.StringIO()) as said:
         nb(f"with rc[:].sync_imports(local={local}):\n    {statement}")
     assert said.getvalue().startswith("importing ") and said.getvalue().endswith(" on engine(s)\n")
@@ -409,7 +414,8 @@ def get_norms(A, levels=[2]):
     return norms
 
 A = numpy.random.random(1024)
-assert numpy.allclose(e0.apply(get_norms, A, levels=[1,2,3,numpy.inf]), get_norms(A, levels=[1,2,3,numpy.inf]))
+levels = [1,2,3,numpy.inf]
+assert numpy.allclose(e0.apply(get_norms, A, levels=levels), get_norms(A, levels=levels))
 e0.execute('import numpy') and None
 assert e0.apply(numpy.linalg.norm, A, 2) == numpy.linalg.norm(A, 2)
 

@@ -25,55 +25,49 @@ def interrupt() -> None:
 
 def test_an_interrupt_waits_for_the_end() -> None:
     done = []
-    with pytest.raises(KeyboardInterrupt):
-        with deferred_interrupts() as interrupted:
-            assert not interrupted()
-            interrupt()
-            assert interrupted()
-            done.append("all of it")
+    with pytest.raises(KeyboardInterrupt), deferred_interrupts() as interrupted:
+        assert not interrupted()
+        interrupt()
+        assert interrupted()
+        done.append("all of it")
     assert done == ["all of it"]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_several_interrupts_are_one() -> None:
-    with pytest.raises(KeyboardInterrupt):
-        with deferred_interrupts():
-            interrupt()
-            interrupt()
+    with pytest.raises(KeyboardInterrupt), deferred_interrupts():
+        interrupt()
+        interrupt()
     with deferred_interrupts() as interrupted:
         assert not interrupted()
 
 
 def test_it_is_announced() -> None:
     announced: list[int] = []
-    with pytest.raises(KeyboardInterrupt):
-        with deferred_interrupts(lambda: announced.append(1)):
-            interrupt()
-            assert announced == [1]
+    with pytest.raises(KeyboardInterrupt), deferred_interrupts(lambda: announced.append(1)):
+        interrupt()
+        assert announced == [1]
 
 
 def test_nested_guards_hand_it_outwards() -> None:
     done = []
-    with pytest.raises(KeyboardInterrupt):
-        with deferred_interrupts() as outer:
-            with deferred_interrupts() as inner:
-                interrupt()
-                assert inner()
-                assert not outer()
-            assert outer()
-            done.append("outer")
+    with pytest.raises(KeyboardInterrupt), deferred_interrupts() as outer:
+        with deferred_interrupts() as inner:
+            interrupt()
+            assert inner()
+            assert not outer()
+        assert outer()
+        done.append("outer")
     assert done == ["outer"]
 
 
 def test_an_error_inside_is_not_hidden() -> None:
-    with pytest.raises(KeyboardInterrupt) as caught:
-        with deferred_interrupts():
-            interrupt()
-            raise ValueError("inside")
+    with pytest.raises(KeyboardInterrupt) as caught, deferred_interrupts():
+        interrupt()
+        raise ValueError("inside")
     assert isinstance(caught.value.__context__, ValueError)
-    with pytest.raises(ValueError, match="alone"):
-        with deferred_interrupts():
-            raise ValueError("alone")
+    with pytest.raises(ValueError, match="alone"), deferred_interrupts():
+        raise ValueError("alone")
 
 
 @pytest.mark.parametrize("handler", [signal.SIG_IGN, signal.SIG_DFL])

@@ -73,7 +73,9 @@ def test_more_blobs_may_be_held_than_files_opened(folder: str) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
-@pytest.mark.parametrize("name", ["", "../secret", "a/b", "A" * 32, "a" * 31, "a" * 33, "a" * 31 + "\n", "\0" * 32])
+@pytest.mark.parametrize(
+    "name", ["", "../secret", "a/b", "A" * 32, "a" * 31, "a" * 33, "a" * 31 + "\n", "\0" * 32]
+)
 def test_only_names_of_blobs_are_names(folder: str, name: str) -> None:
     (Path(folder).parent / "secret").write_bytes(b"x" * 70_000)
     with pytest.raises(PayloadError, match="not the name"):
@@ -142,6 +144,6 @@ try:
 except KeyboardInterrupt:
     print("interrupted")
 """
-    done = subprocess.run([sys.executable, "-c", code, folder], capture_output=True, text=True, timeout=30, cwd=".")
+    done = subprocess.run([sys.executable, "-c", code, folder], capture_output=True, text=True, timeout=30)
     assert done.stdout == "interrupted\n", done.stderr
     assert os.listdir(folder) == []

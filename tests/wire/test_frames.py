@@ -18,14 +18,19 @@ texts = st.text(max_size=20)
 numbers = st.integers(0, 2**63 - 1)
 ids = st.lists(st.integers(-5, 2**63 - 1), max_size=5)
 parts = st.builds(
-    m.Part, st.binary(max_size=50), st.lists(numbers, max_size=4), st.integers(0, 3), st.sampled_from(["", "ab" * 16])
-)  # fmt: skip
+    m.Part,
+    st.binary(max_size=50),
+    st.lists(numbers, max_size=4),
+    st.integers(0, 3),
+    st.sampled_from(["", "ab" * 16]),
+)
+times = st.floats(allow_nan=False)
 messages = st.one_of(
     st.builds(m.Hello, texts, numbers, texts, texts, numbers, texts),
     st.builds(m.Define, ids, st.binary(max_size=16), st.binary(max_size=50)),
     st.builds(m.Call, numbers, ids, texts, st.binary(max_size=16), st.lists(parts, max_size=3), texts),
     st.builds(m.Run, numbers, texts, st.binary(max_size=16), parts, st.booleans(), ids),
-    st.builds(m.Done, numbers, texts, parts, st.floats(allow_nan=False), st.floats(allow_nan=False), texts, texts),
+    st.builds(m.Done, numbers, texts, parts, times, times, texts, texts),
     st.builds(m.Result, numbers, st.integers(), texts, parts).filter(lambda r: abs(r.engine) < 2**63),
     st.builds(m.Print, numbers, st.integers(0, 2), texts),
     st.builds(m.Drop, ids),

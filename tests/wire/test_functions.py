@@ -311,13 +311,13 @@ def test_nested_function_of_a_module_that_the_engine_has(engine, tmp_path, monke
 
 def test_nested_function_of_a_module_that_the_engine_lacks(engine, tmp_path, monkeypatch):
     source = "import math\ndef make(n):\n    def f(x): return math.floor(x) * n\n    return f\n"
-    (tmp_path / "only_here.py").write_text(source + "def direct(): pass\n")
+    (tmp_path / "nowhere_else.py").write_text(source + "def direct(): pass\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    import only_here
+    import nowhere_else
 
-    assert engine.apply(only_here.make(2), 1.5) == 2
-    with pytest.raises(RemoteError, match="No module named 'only_here'"):
-        engine.apply(only_here.direct)
+    assert engine.apply(nowhere_else.make(2), 1.5) == 2
+    with pytest.raises(RemoteError, match="No module named 'nowhere_else'"):
+        engine.apply(nowhere_else.direct)
 
 
 def test_a_module_that_the_engine_lacks_is_named(engine, prompt, tmp_path, monkeypatch):

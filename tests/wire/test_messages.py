@@ -19,9 +19,7 @@ from hpcremote.wire.frames import FrameError, pack, unpack
 GOLDEN = Path(__file__).parents[1] / "golden" / "frames"
 EVERY = typing.get_args(m.AnyMessage)
 
-INFO = m.EngineInfo(
-    3, "e" * 32, "s" * 32, 3, 4, "node7", 4711, True, "3.11.7", "0.1.0", "MPICH 5.0.2", "0-3"
-)
+INFO = m.EngineInfo(3, "e" * 32, "s" * 32, 3, 4, "node7", 4711, True, "3.11.7", "0.1.0", "MPICH 5.0.2", "0-3")
 MEMBER = m.Member("e" * 32, 3, "node7", 4711, 1, "3.11.7", "0.1.0", "MPICH 5.0.2", "0-3")
 SMALL = m.Part(b"\x80\x05K\x01.", [5])
 BIG = m.Part(b"\x80\x05.", [3, 70_000, 1 << 40], 2)

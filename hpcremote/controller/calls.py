@@ -1,0 +1,209 @@
+"""Calls on their way: from a client to its targets, and what became of them back. Pure.
+
+The ordering guarantee is kept in :meth:`Calls.call` and nowhere else: a Call gets one number and
+enters the queue of every target in the same step; each engine's link keeps the order, and each
+engine runs in order. So any two calls meet every engine that both have in the same order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from hpcremote.controller.events import Actions, Peer
+from hpcremote.controller.roster import Engine, Roster
+from hpcremote.wire import messages as m
+from hpcremote.wire.frames import Frame
+
+#: More targets in one call, or more open calls of one client, are refused: ours never come near, and
+#: what a client's one message can make the controller send and keep has to be bounded.
+MOST_TARGETS = 65_536
+MOST_OPEN = 200_000
+
+
+@dataclass(slots=True)
+class Work:
+    """One call, from its arrival until its last target has answered."""
+
+    client: Peer
+    call: int
+    seq: int
+    waiting: set[int]
+    blobs: list[str]
+
+
+@dataclass(slots=True)
+class Client:
+    """A connected client and its open calls."""
+
+    peer: Peer
+    local: bool
+    hello: m.Hello
+    works: dict[int, Work] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """What the log calls it."""
+        return f"client {self.hello.uid[:8]}"
+
+
+class Calls:
+    """All calls that have not been answered by all their targets.
+
+    Args:
+        roster: the engines.
+        actions: takes what has to be done.
+
+    Attributes:
+        clients: the connected clients, each with its open calls.
+    """
+
+    def __init__(self, roster: Roster, actions: Actions) -> None:
+        self.clients: dict[Peer, Client] = {}
+        self._roster = roster
+        self._actions = actions
+        self._seq = 0
+
+    def define(self, _peer: Peer, define: m.Define, _frames: Sequence[Frame]) -> None:
+        """Hand a definition on to the engines that are to have it."""
+        given = m.Given(define.digest, define.data)
+        for target in dict.fromkeys(define.targets):
+            if engine := self._roster.engines.get(target):
+                self._actions.send(engine.peer, given)
+
+    def call(self, peer: Peer, call: m.Call, frames: Sequence[Frame]) -> None:
+        """Number a call and put it into every target's queue."""
+        client = self.clients[peer]
+        targets = list(dict.fromkeys(call.targets))
+        parts = call.parts
+        if call.call in client.works:
+            self._complain(client, f"sent another call {call.call} while that one is open: ignored")
+            return
+        if not targets or len(targets) != len(call.targets) or len(parts) not in (1, len(targets)):
+            self._complain(client, "sent a call whose targets and parts do not fit: ignored")
+            self._fail(peer, call, targets[:MOST_TARGETS], "the call's targets and parts do not fit")
+            return
+        if len(targets) > MOST_TARGETS or len(client.works) >= MOST_OPEN:
+            self._complain(client, "asks for more than a controller can take: ignored")
+            self._fail(peer, call, targets[:MOST_TARGETS], "too many targets, or too many open calls")
+            return
+        self._seq += 1
+        work = Work(peer, call.call, self._seq, set(targets), [part.blob for part in parts if part.blob])
+        client.works[call.call] = work
+        at = 0
+        for index, target in enumerate(targets):
+            part = parts[index] if len(parts) > 1 else parts[0]
+            share = frames[at : at + part.nframes] if part.nframes else ()
+            if len(parts) > 1:
+                at += part.nframes
+            self._dispatch(client, work, target, call, part, share)
+        self._settle(work)
+
+    def _dispatch(
+        self, client: Client, work: Work, target: int, call: m.Call, part: m.Part, frames: Sequence[Frame]
+    ) -> None:
+        engine = self._roster.engines.get(target)
+        if engine is None:
+            work.waiting.discard(target)
+            gone = self._roster.gone(target)
+            self._actions.send(work.client, _lost_result(call.call, target, gone))
+            return
+        engine.runs[work.seq] = work
+        local = client.local and engine.info.local
+        run = m.Run(work.seq, call.op, call.digest, part, local, call.targets)
+        self._actions.send(engine.peer, run, frames)
+
+    def _fail(self, peer: Peer, call: m.Call, targets: Iterable[int], why: str) -> None:
+        for target in targets:
+            self._actions.send(peer, m.Result(call.call, target, "lost", m.Part(), err=why))
+
+    def abort(self, peer: Peer, abort: m.Abort, _frames: Sequence[Frame]) -> None:
+        """Have calls dropped where they have not started."""
+        works = self.clients[peer].works
+        chosen = (
+            [works[c] for c in dict.fromkeys(abort.calls) if c in works] if abort.calls else [*works.values()]
+        )
+        self._drop(chosen, set(abort.targets))
+
+    def _drop(self, works: Iterable[Work], only: set[int]) -> None:
+        drops: dict[int, list[int]] = {}
+        for work in works:
+            for target in work.waiting & only if only else work.waiting:
+                drops.setdefault(target, []).append(work.seq)
+        for target, seqs in drops.items():
+            if engine := self._roster.engines.get(target):
+                self._actions.send(engine.peer, m.Drop(seqs))
+
+    def done(self, peer: Peer, done: m.Done, frames: Sequence[Frame]) -> None:
+        """Hand an outcome on to the client."""
+        engine = self._roster.by_peer(peer)
+        work = engine.runs.pop(done.seq, None) if engine else None
+        if engine is None or work is None:
+            self._actions.unlink(done.part.blob)
+            return
+        engine.completed += 1
+        work.waiting.discard(engine.info.id)
+        if work.client in self.clients:
+            result = m.Result(
+                work.call,
+                engine.info.id,
+                done.status,
+                done.part,
+                done.started,
+                done.completed,
+                done.out,
+                done.err,
+            )
+            self._actions.send(work.client, result, frames)
+        else:
+            self._actions.unlink(done.part.blob)
+        self._settle(work)
+
+    def print(self, peer: Peer, text: m.Print, _frames: Sequence[Frame]) -> None:
+        """Hand output on to the client whose call wrote it."""
+        engine = self._roster.by_peer(peer)
+        work = engine.runs.get(text.seq) if engine else None
+        if engine is not None and work is not None and work.client in self.clients:
+            self._actions.send(work.client, m.Output(work.call, engine.info.id, text.stream, text.text))
+
+    def lacking(self, peer: Peer, lacking: m.Lacking, _frames: Sequence[Frame]) -> None:
+        """Ask the client for a definition that the engine does not have any more."""
+        engine = self._roster.by_peer(peer)
+        work = engine.runs.get(lacking.seq) if engine else None
+        if engine is not None and work is not None and work.client in self.clients:
+            self._actions.send(work.client, m.Missing(engine.info.id, lacking.digest))
+        else:
+            self._actions.send(peer, m.Given(lacking.digest, b""))
+
+    def _settle(self, work: Work) -> None:
+        if work.waiting:
+            return
+        if client := self.clients.get(work.client):
+            client.works.pop(work.call, None)
+        for blob in work.blobs:
+            self._actions.unlink(blob)
+
+    # ------------------------------------------------------------ departures
+
+    def client_left(self, peer: Peer) -> Client | None:
+        """Forget a client: what it has queued does not start; what runs, runs to its end."""
+        client = self.clients.pop(peer, None)
+        if client is not None:
+            self._drop(client.works.values(), set())
+        return client
+
+    def engine_left(self, engine: Engine, gone: m.Gone) -> None:
+        """Fail what an engine owes."""
+        for work in list(engine.runs.values()):
+            work.waiting.discard(gone.id)
+            if work.client in self.clients:
+                self._actions.send(work.client, _lost_result(work.call, gone.id, gone))
+            self._settle(work)
+        engine.runs.clear()
+
+    def _complain(self, client: Client, text: str) -> None:
+        self._actions.log(f"{client.name} {text}", complaint=True)
+
+
+def _lost_result(call: int, target: int, gone: m.Gone) -> m.Result:
+    return m.Result(call, target, "lost", m.Part(), out=gone.output, err=gone.cause)

@@ -1,0 +1,109 @@
+"""What the controller's machine is told, and what it answers. Pure.
+
+::
+
+    events                                          actions
+    Opened   a peer's first message, and what       Send     a message to a peer
+             the transport knows of it              Unlink   a shared-memory blob nobody will read
+    Arrived  a message                              Log      a line for the log
+    Lost     a peer's connection ended              End      everything is done, the process may end
+    Tick     the deadline passed
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import NamedTuple
+
+from hpcremote.wire import messages as m
+from hpcremote.wire.frames import Frame
+
+Peer = Hashable
+
+
+class Opened(NamedTuple):
+    """A peer that was not here before. ``role``: what its keys allow ("client", "engine" or "any")."""
+
+    peer: Peer
+    role: str
+    local: bool
+
+
+class Arrived(NamedTuple):
+    """A message from a peer."""
+
+    peer: Peer
+    message: m.AnyMessage
+    frames: Sequence[Frame]
+
+
+class Lost(NamedTuple):
+    """A peer's connection ended; for an engine on this machine, how it died and its last output."""
+
+    peer: Peer
+    cause: str = ""
+    output: str = ""
+
+
+class Tick(NamedTuple):
+    """Time passed."""
+
+
+class Send(NamedTuple):
+    """Send this message, with these frames, to that peer."""
+
+    peer: Peer
+    message: m.AnyMessage
+    frames: Sequence[Frame] = ()
+
+
+class Unlink(NamedTuple):
+    """Remove a blob that nobody will read any more."""
+
+    blob: str
+
+
+class Log(NamedTuple):
+    """Say this in the log. ``complaint``: a peer did what it may not, and may do so often."""
+
+    text: str
+    complaint: bool = False
+
+
+class End(NamedTuple):
+    """All that had to end has ended."""
+
+    reason: str
+
+
+Event = Opened | Arrived | Lost | Tick
+Action = Send | Unlink | Log | End
+
+
+class Actions:
+    """What has to be done, in order, while an event is handled."""
+
+    def __init__(self) -> None:
+        self._list: list[Action] = []
+
+    def send(self, peer: Peer, message: m.AnyMessage, frames: Sequence[Frame] = ()) -> None:
+        """Have *message* sent to *peer*."""
+        self._list.append(Send(peer, message, frames))
+
+    def unlink(self, blob: str) -> None:
+        """Have a blob removed, if there is one."""
+        if blob:
+            self._list.append(Unlink(blob))
+
+    def log(self, text: str, *, complaint: bool = False) -> None:
+        """Have *text* logged."""
+        self._list.append(Log(text, complaint))
+
+    def end(self, reason: str) -> None:
+        """Have the process end."""
+        self._list.append(End(reason))
+
+    def take(self) -> list[Action]:
+        """Return what was asked for since the last time."""
+        taken, self._list = self._list, []
+        return taken

@@ -1,0 +1,386 @@
+"""The controller's sockets, with real peers: who comes, what they say, and that nobody's going is missed."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import zmq
+
+from hpcremote.errors import ConfigError
+from hpcremote.net.hub import Came, Got, Happening, Hub, Peer, Went
+from hpcremote.net.keys import Admission, KeyPair, new_keypair
+from hpcremote.net.sockets import dealer
+from hpcremote.net.stream import Stream
+from hpcremote.wire import messages as m
+from hpcremote.wire.frames import Parcel, pack, unpack
+
+SERVER, CLIENT, ENGINE, STRANGER = (new_keypair() for _ in range(4))
+SOON = 10.0
+
+
+class Bench:
+    """A hub, and peers of it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = str(folder / "hub.sock")
+        self.hub = Hub(SERVER, Admission(CLIENT.public, ENGINE.public), f"ipc://{self.path}")
+        self.port = self.hub.bind("127.0.0.1", 0)
+        self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self.seen: list[Happening] = []
+        self._streams: list[Stream] = []
+
+    @property
+    def address(self) -> str:
+        return f"tcp://127.0.0.1:{self.port}"
+
+    def remote(self, keys: KeyPair = CLIENT, *, name: bytes = b"") -> zmq.Socket[bytes]:
+        made = dealer(self.context, self.address, keys, SERVER.public)
+        if name:
+            made.setsockopt(zmq.ROUTING_ID, name)
+        made.connect(self.address)
+        return made
+
+    def local(self) -> Stream:
+        sock = socket.socket(socket.AF_UNIX)
+        sock.connect(self.path)
+        self._streams.append(Stream(sock, keep=False))
+        return self._streams[-1]
+
+    def raw(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), SOON)
+
+    def until(self, what: Callable[[], bool], seconds: float = SOON) -> None:
+        deadline = time.monotonic() + seconds
+        while not what():
+            assert time.monotonic() < deadline, f"it did not happen; there was: {self.seen[-10:]}"
+            self.seen += self.hub.poll(0.05)
+
+    def came(self) -> list[Came]:
+        return [one for one in self.seen if isinstance(one, Came)]
+
+    def went(self) -> list[Peer]:
+        return [one.peer for one in self.seen if isinstance(one, Went)]
+
+    def got(self) -> list[m.AnyMessage]:
+        return [one.message for one in self.seen if isinstance(one, Got)]
+
+    def tell(self, peer: zmq.Socket[bytes], text: str) -> None:
+        """Send once the connection is up (before, the sockets refuse)."""
+        self.until(lambda: bool(peer.poll(0, zmq.POLLOUT)))
+        peer.send_multipart(say(text))
+
+    def settle(self) -> None:
+        """Take in whatever is on its way."""
+        quiet = time.monotonic() + 0.7
+        while time.monotonic() < quiet:
+            self.seen += self.hub.poll(0.05)
+
+    def close(self) -> None:
+        self.context.destroy(linger=0)
+        for stream in self._streams:
+            stream.close()
+        self.hub.close(0)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    made = Bench(tmp_path)
+    yield made
+    made.close()
+
+
+def say(text: str) -> list[bytes]:
+    return pack([(m.Leaving(text), ())])
+
+
+# ---------------------------------------------------------------- coming, speaking, going
+
+
+def test_peers_come_with_the_role_of_their_key(bench: Bench) -> None:
+    client, engine, local = bench.remote(CLIENT), bench.remote(ENGINE), bench.local()
+    bench.tell(client, "client")
+    bench.tell(engine, "engine")
+    local.send(say("local"))
+    bench.until(lambda: len(bench.got()) == 3)
+    roles = {one.peer: (one.role, one.local) for one in bench.came()}
+    said = {one.message.cause: roles[one.peer] for one in bench.seen if isinstance(one, Got)}  # type: ignore[union-attr]
+    assert said == {"client": ("client", False), "engine": ("engine", False), "local": ("any", True)}
+
+
+def test_answers_go_to_the_right_peer_with_their_frames(bench: Bench) -> None:
+    remote, local = bench.remote(), bench.local()
+    bench.tell(remote, "remote")
+    local.send(say("local"))
+    bench.until(lambda: len(bench.got()) == 2)
+    frames = [b"small", os.urandom(3_000_000)]
+    for one in list(bench.seen):
+        if isinstance(one, Got):
+            run = m.Run(1, one.message.cause, b"", m.Part(b"", [], 2), False, [0])  # type: ignore[union-attr]
+            bench.hub.send(one.peer, [(m.Stop("first"), ()), (run, frames)])
+    head, *came = remote.recv_multipart()
+    (_, _), (run_came, _) = unpack(head, came)
+    assert isinstance(run_came, m.Run) and run_came.op == "remote"
+    assert came == frames
+    batches: list[Parcel] = []
+
+    def received() -> bool:
+        for head, rest in local.receive():
+            batches.extend(unpack(head, rest))
+        return len(batches) == 2
+
+    bench.until(received)
+    assert isinstance(batches[1][0], m.Run) and batches[1][0].op == "local"
+    assert [bytes(frame) for frame in batches[1][1]] == frames
+    local.close()
+
+
+@pytest.mark.parametrize("where", ["local", "remote"])
+def test_what_was_said_before_going_comes_first(bench: Bench, where: str) -> None:
+    if where == "local":
+        local = bench.local()
+        for number in range(500):
+            local.send(say(str(number)))
+        local.close()
+    else:
+        remote = bench.remote()
+        bench.until(lambda: bool(remote.poll(0, zmq.POLLOUT)))
+        for number in range(500):
+            remote.send_multipart(say(str(number)))
+        remote.close(linger=2_000)
+    bench.until(lambda: len(bench.went()) == 1)
+    kinds = [type(one) for one in bench.seen]
+    assert kinds == [Came] + [Got] * 500 + [Went]
+    assert [message.cause for message in bench.got()] == [str(n) for n in range(500)]  # type: ignore[union-attr]
+
+
+def test_a_peer_that_went_before_anybody_looked(bench: Bench) -> None:
+    """Its first message is read after its departure was announced; it must not stay for ever."""
+    remote = bench.remote()
+    thread = threading.Thread(target=lambda: (tell(remote, "short"), remote.close(linger=2_000)))
+    thread.start()
+    while thread.is_alive():  # ZAP is answered, and nothing else
+        bench.hub._answer_zap()
+        thread.join(0.01)
+    time.sleep(0.2)
+    bench.settle()
+    assert [type(one) for one in bench.seen] == [Came, Got, Went]
+
+
+def test_descriptors_that_are_used_again_do_not_confuse_peers(bench: Bench) -> None:
+    """Visitors come and go while one stays: exactly those who went are said to have gone."""
+    stays = bench.remote()
+    bench.tell(stays, "stays")
+    bench.until(lambda: len(bench.got()) == 1)
+    for number in range(30):
+        visitor = bench.remote()
+        bench.tell(visitor, f"visitor {number}")
+        visitor.close(linger=1_000)
+        if number % 3 == 0:
+            bench.seen += bench.hub.poll(0)
+    last = bench.remote()
+    bench.tell(last, "last")
+    bench.until(lambda: len(bench.went()) == 30 and len(bench.got()) == 32)
+    bench.settle()
+    named = {one.peer: one.message.cause for one in bench.seen if isinstance(one, Got)}  # type: ignore[union-attr]
+    gone = [named[peer] for peer in bench.went()]
+    assert sorted(gone) == sorted(f"visitor {number}" for number in range(30))
+    stays.close()
+    last.close()
+    bench.until(lambda: len(bench.went()) == 32)
+    assert not bench.hub._known and not bench.hub._by_fd
+
+
+def test_sending_to_who_has_gone_is_no_error(bench: Bench) -> None:
+    remote, local = bench.remote(), bench.local()
+    bench.tell(remote, "x")
+    local.send(say("y"))
+    bench.until(lambda: len(bench.got()) == 2)
+    peers = [one.peer for one in bench.came()]
+    remote.close()
+    local.close()
+    deadline = time.monotonic() + 0.5
+    while time.monotonic() < deadline:
+        for peer in peers:
+            bench.hub.send(peer, [(m.Stop("z"), ())])
+    bench.until(lambda: len(bench.went()) == 2)
+    for peer in peers:
+        bench.hub.send(peer, [(m.Stop("z"), ())])
+    bench.settle()
+    assert sorted(bench.went()) == sorted(peers)
+
+
+# ---------------------------------------------------------------- under load
+
+
+@contextlib.contextmanager
+def flood(bench: Bench, make: Callable[[], Callable[[], None]]) -> Iterator[None]:
+    """Keep the hub's inbox from ever being empty."""
+    stop = threading.Event()
+
+    def work() -> None:
+        send = make()
+        while not stop.is_set():
+            send()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        while thread.is_alive():
+            bench.hub.poll(0.01)
+            thread.join(0.01)
+
+
+def flooding_remote(bench: Bench) -> Callable[[], None]:
+    batch = pack([(m.Leaving("flood"), ())] * 50)
+    peer = bench.remote()
+    assert peer.poll(int(SOON * 1000), zmq.POLLOUT)
+
+    def send() -> None:
+        for _ in range(50):
+            peer.send_multipart(batch)
+        time.sleep(0.001)
+
+    return send
+
+
+def flooding_local(bench: Bench) -> Callable[[], None]:
+    batch = pack([(m.Leaving("flood"), ())] * 50)
+    peer = bench.local()
+
+    def send() -> None:
+        if not peer.pending:
+            peer.send(batch)
+        peer.flush()
+
+    return send
+
+
+@pytest.mark.parametrize("make", [flooding_remote, flooding_local])
+def test_who_goes_and_who_comes_is_seen_while_others_shout(
+    bench: Bench, make: Callable[[Bench], Callable[[], None]]
+) -> None:
+    leaves, stays = bench.remote(), bench.local()
+    bench.tell(leaves, "remote")
+    stays.send(say("local"))
+    bench.until(lambda: len(bench.got()) == 2)
+    gone = next(one.peer for one in bench.came() if not one.local)
+    with flood(bench, lambda: make(bench)):
+        bench.until(lambda: len(bench.got()) > 1_000)
+        began = time.monotonic()
+        leaves.close()
+        bench.until(lambda: gone in bench.went())
+        assert time.monotonic() - began < 3.0
+        bench.seen.clear()
+        late = bench.remote(ENGINE)
+        began = time.monotonic()
+        bench.tell(late, "late")
+        bench.until(lambda: any(one.role == "engine" for one in bench.came()))
+        assert time.monotonic() - began < 3.0
+        stays.send(say("still here"))
+        bench.until(lambda: any(one.cause == "still here" for one in bench.got()))  # type: ignore[union-attr]
+
+
+# ---------------------------------------------------------------- who may not
+
+
+def test_a_peer_that_chooses_its_name_has_no_role(bench: Bench) -> None:
+    chosen = bench.remote(CLIENT, name=b"engine-0")
+    bench.tell(chosen, "let me")
+    bench.until(lambda: len(bench.got()) == 1)
+    assert [one.role for one in bench.came()] == [""]
+
+
+def test_strangers_get_nothing_and_the_log_stays_short(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING)
+    plain = bench.context.socket(zmq.DEALER)
+    plain.connect(bench.address)
+    plain.send_multipart(say("no keys"))
+    wrong = [bench.remote(STRANGER) for _ in range(20)]
+    other = dealer(bench.context, bench.address, CLIENT, STRANGER.public)
+    other.connect(bench.address)
+    for number in range(60):
+        with bench.raw() as sock, contextlib.suppress(OSError):
+            sock.sendall([b"GET / HTTP/1.1\r\n\r\n", b"", os.urandom(500)][number % 3])
+        bench.seen += bench.hub.poll(0)
+    bench.settle()
+    assert bench.seen == []
+    assert not any(peer.poll(0, zmq.POLLOUT) for peer in wrong)
+    lines = [record.getMessage() for record in caplog.records]
+    assert any("ended before it had shown its keys" in line for line in lines)
+    assert any("keys of no role" in line for line in lines)
+    assert len(lines) <= 25
+    friend = bench.remote()
+    bench.tell(friend, "still fine")
+    bench.until(lambda: len(bench.got()) == 1)
+
+
+@pytest.mark.parametrize("where", ["local", "remote"])
+def test_unreadable_messages_are_dropped(bench: Bench, where: str, caplog: pytest.LogCaptureFixture) -> None:
+    garbage = [[b""], [b"\x01"], [os.urandom(50)], [b"\x01\xdd\xff\xff\xff\xff"], [*say("x"), b"a frame too many"]]
+    if where == "local":
+        local = bench.local()
+        for frames in garbage * 20:
+            local.send(frames)
+        local.send(say("after"))
+    else:
+        remote = bench.remote()
+        bench.until(lambda: bool(remote.poll(0, zmq.POLLOUT)))
+        for frames in garbage * 20:
+            remote.send_multipart(frames)
+        remote.send_multipart(say("after"))
+    bench.until(lambda: len(bench.got()) == 1)
+    assert [type(one) for one in bench.seen] == [Came, Got]
+    assert 1 <= len(caplog.records) <= 12
+
+
+def test_a_local_peer_that_speaks_another_language_is_cut_off(bench: Bench) -> None:
+    for text in (b"GET / HTTP/1.1\r\n\r\n", b"hpc1" + b"\xff" * 4, b"hpc1" + b"\1\0\0\0" + b"\xff" * 8, b"\0" * 100):
+        sock = socket.socket(socket.AF_UNIX)
+        sock.connect(bench.path)
+        sock.sendall(text)
+        bench.until(lambda: len(bench.went()) == len(bench.came()) > 0)
+        sock.settimeout(SOON)
+        assert sock.recv(100) == b""
+        sock.close()
+    assert bench.got() == []
+
+
+# ---------------------------------------------------------------- the rest
+
+
+def test_a_byte_wakes_it(bench: Bench) -> None:
+    bench.settle()
+    began = time.monotonic()
+    threading.Timer(0.05, os.write, (bench.hub.wake_fd, b"!")).start()
+    assert bench.hub.poll(SOON) == []
+    assert time.monotonic() - began < SOON / 2
+
+
+def test_it_sleeps_when_nothing_happens(bench: Bench) -> None:
+    remote = bench.remote()
+    bench.tell(remote, "hello")
+    bench.until(lambda: len(bench.got()) == 1)
+    bench.settle()
+    before = time.process_time()
+    assert bench.hub.poll(0.3) == []
+    assert time.process_time() - before < 0.1
+
+
+def test_places_where_it_cannot_listen(bench: Bench) -> None:
+    with pytest.raises(ConfigError, match=f"cannot listen on 127.0.0.1 port {bench.port}: Address already in use"):
+        bench.hub.bind("127.0.0.1", bench.port)
+    with pytest.raises(ConfigError, match=r"cannot listen on 192.0.2.1 port any"):
+        bench.hub.bind("192.0.2.1", 0)
+    with pytest.raises(ConfigError, match=r"cannot make the local socket .*hub.sock: Address already in use"):
+        Hub(SERVER, Admission(CLIENT.public, ENGINE.public), f"ipc://{bench.path}").close(0)
