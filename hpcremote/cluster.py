@@ -142,7 +142,7 @@ class Cluster:
 
     @property
     def launcher(self) -> str:
-        """How it was started: the launcher and what that found ("mpiexec, MPICH 5.0.2 (...)")."""
+        """The launcher that started it, and what that found on this machine, as in "mpiexec, MPICH 4.3"."""
         return self._startup.record.launcher if self._startup is not None else self.profile.launcher
 
     def detach(self) -> None:

@@ -76,7 +76,7 @@ class Connection:
 
     @property
     def is_local(self) -> bool:
-        """Whether the controller runs on this machine: then ``ipc`` and ``shm`` can be used."""
+        """Whether the controller runs on this machine, so that ``ipc`` and ``shm`` can be used."""
         return self.machine == files.machine_id()
 
     @property

@@ -132,7 +132,7 @@ class RemoteError(HPCRemoteError):
 
     @property
     def where(self) -> str:
-        """The engine in words: ``engine 1 (rank 1 on node7)``."""
+        """The engine in words, as in ``engine 1 (rank 1 on node7)``."""
         info = self.engine_info
         if "engine_id" not in info:
             return "an engine"

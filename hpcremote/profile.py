@@ -97,7 +97,7 @@ class Profile:
 
     @property
     def engines(self) -> int:
-        """How many engines to start: ``n``, or one a core and at most 4."""
+        """How many engines to start; ``n``, or one a core and at most 4."""
         return self.n or min(4, len(os.sched_getaffinity(0)))
 
     def to_yaml(self) -> str:

@@ -306,8 +306,8 @@ class Link:
         where = self.connection
         self.lost = NotConnected(
             f"the controller of cluster {where.cluster_id!r} (pid {where.pid} on {where.host}) went away: "
-            f"the connection to {self.address} ended. Calls that were open are lost; `hpcremote status` tells "
-            "what is left, and a new Client connects again"
+            f"the connection to {self.address} ended. Open calls are lost; `hpcremote status` tells what is "
+            "left, and a new Client connects again"
         )
         self._fail(self.lost)
 

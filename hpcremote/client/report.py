@@ -31,7 +31,7 @@ class Report(Arrival):
 
     @property
     def metadata(self) -> Any:
-        """What is known of the call by now: a dictionary, or a list of them in a view of several engines."""
+        """What is known of the call by now; a dictionary, or a list of them in a view of several engines."""
         told = self._all_metadata()
         return told[0] if self._single else told
 

@@ -261,7 +261,7 @@ class AsyncResult(Report):
 
     @property
     def seats(self) -> Sequence[Seat]:
-        """What it is made of: calls, and the place of the engine in each."""
+        """What it is made of; calls, and the place of the engine in each."""
         return self._seats
 
     # ------------------------------------------------------------ for people

@@ -57,7 +57,7 @@ class View:
 
     @property
     def targets(self) -> Targets:
-        """The engines: one id, a list of ids, or ``'all'``, which is looked up at every call."""
+        """The engines; one id, a list of ids, or ``'all'``, which is looked up at every call."""
         if self._frozen is None:
             return "all"
         return self._frozen[0] if self._single else list(self._frozen)

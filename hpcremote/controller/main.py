@@ -10,7 +10,6 @@ import resource
 import shutil
 import socket
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -63,7 +62,7 @@ def run(profile: Profile, cluster_id: str) -> int:
         for role, keys in (("client", client), ("engine", engine)):
             connection = _connection(profile, cluster_id, places, port, server.public)
             written.append(places.home / f"{role}.json")
-            replace(connection, role=role, public_key=keys.public, secret_key=keys.secret).write(written[-1])
+            connection.for_role(role, keys.public, keys.secret).write(written[-1])
         host, pid = socket.gethostname(), os.getpid()
         machine = Controller(cluster_id, __version__, host, pid, shm=places.shm, grace=profile.stop_timeout)
         # Nearly nothing here makes cycles, and looking for them takes a tenth of the time of a call.
@@ -107,7 +106,7 @@ def _connection(profile: Profile, cluster_id: str, places: Places, port: int, se
         secret_key="",
         shm=places.words,
         controller_timeout=profile.controller_timeout,
-                output_limit=profile.output_limit,
+        output_limit=profile.output_limit,
     )
 
 

@@ -57,7 +57,7 @@ class LastWords:
     def _replace_exit(function: Callable[[int], NoReturn]) -> None:
         # Sent by reference, as in apply(os._exit, 3), it is looked up where it is from: in posix.
         for module in (os, sys.modules[os.name]):
-            module._exit = function  # type: ignore[attr-defined]
+            module._exit = function  # type: ignore[attr-defined]  # noqa: SLF001
 
     def _in_child(self) -> None:
         # A child that the user forks shares the file, and its end is not ours.

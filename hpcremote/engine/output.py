@@ -47,7 +47,7 @@ class _Stream:
         self.at = 0
         self._released = 0
         self._decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
-        self.allowance = 0  # how much more the call may write
+        self.allowance = sys.maxsize  # how much more the call may write
         self.left_out = 0  # how much it wrote beyond that
 
     def _size(self) -> int:

@@ -2,7 +2,7 @@
 
 ::
 
-    ranks are up ──mapped()──▶ names, kept in the cluster's record ──remove()──▶ gone, when the ranks have ended
+    ranks are up ──mapped()──▶ names, kept in the cluster's record ──remove()──▶ gone, when they have ended
 
 They are named at the start, when no code of the user's has mapped anything yet: all are the library's.
 """

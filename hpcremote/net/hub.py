@@ -46,9 +46,6 @@ TURN = 256
 ZERO_COPY = 65_536
 #: A departure waits at most this many seconds for what the peer may have sent before.
 PATIENCE = 0.5
-#: A connection ended before it had shown keys: a port scan, another protocol, a peer without keys.
-_FAILURES = zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
-_WATCHED = zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | _FAILURES
 
 
 class Peer(NamedTuple):
@@ -103,15 +100,14 @@ class Hub:
         self._zap = self._context.socket(zmq.REP)
         self._zap.bind(ZAP_ENDPOINT)
         self._router = remote_router(self._context, keys)
-        self._monitor = self._router.get_monitor_socket(
-            zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | _FAILURES
-        )
+        self._monitor = self._router.get_monitor_socket(zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
         self._touched = True  # the router was used since it was last looked at
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._poll = select.epoll()
         self._router_fd, self._zap_fd, self._monitor_fd = map(_fd, (self._router, self._zap, self._monitor))
         for fd in (self._wake_read, self._zap_fd, self._router_fd, self._monitor_fd):
             self._poll.register(fd, select.EPOLLIN)
+        self._read_monitor()  # a descriptor announces nothing before its socket was asked once
         self._locals: Locals | None = None
         if local:
             try:
@@ -265,9 +261,10 @@ class Hub:
                 self._open.add(fd)
             elif kind == zmq.EVENT_DISCONNECTED:
                 self._open.discard(fd)
-                self._note_departure(self._by_fd.pop(fd, None))
-            else:
-                self._complain(f"a connection to {endpoint.decode()} ended before it had shown its keys")
+                name = self._by_fd.pop(fd, None)
+                self._note_departure(name)
+                if name is None:  # no keys, a port scan, another protocol
+                    self._complain(f"a connection to {endpoint.decode()} ended before it had introduced itself")
 
     def _answer_zap(self) -> None:
         while readable(self._zap):

@@ -188,6 +188,9 @@ class FakeLink:
     def close(self) -> None:
         self.lose(NotConnected("this client is closed"))
 
+    def abandon(self) -> None:
+        self.close()
+
     # ------------------------------------------------------------ what tests do to it
 
     def pause(self) -> None:

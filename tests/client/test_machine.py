@@ -51,8 +51,8 @@ def session(count: int = 4) -> Session:
 
 def feed(to: Session, message: m.AnyMessage, frames: Sequence[Frame] = ()) -> list[m.AnyMessage]:
     deliveries, out = to.handle(message, frames)
-    for deliver in deliveries:
-        deliver()
+    for deliver, arguments in deliveries:
+        deliver(*arguments)
     return out
 
 
@@ -180,8 +180,8 @@ def test_a_lost_connection_closes_every_call_once() -> None:
     assert isinstance(first, m.Call)
     feed(here, m.Result(first.call, 0, "ok", m.Part()))
     error = NotConnected("gone")
-    for deliver in here.fail_all(error):
-        deliver()
+    for deliver, arguments in here.fail_all(error):
+        deliver(*arguments)
     assert [sink.lost for sink in sinks] == [[error], [error]]
     assert (here.open, here.engines, here.fail_all(error)) == (0, {}, [])
     feed(here, m.Result(first.call, 1, "ok", m.Part()))

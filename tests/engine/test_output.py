@@ -199,3 +199,20 @@ def test_an_existing_file_is_not_overwritten(tmp_path, stream):
     )
     assert "FileExistsError" in done.stderr
     assert (tmp_path / f"u.{stream}").read_text() == "mine"
+
+
+def test_of_too_much_the_beginning_and_the_end_are_kept(tmp_path):
+    assert run(
+        tmp_path,
+        """
+        capture.begin(1000)
+        os.write(1, b"a" * 5000 + b"the end")
+        say(capture.collect(600)[0].count("a"), capture.collect(600)[0].count("a"), *capture.collect(600))
+        say(capture.end()[0].replace("a" * 1993, "A"), capture.end()[1])
+        capture.begin(1000); os.write(1, b"next"); say(*capture.collect(), *capture.end())
+        """,
+    ) == [
+        "600 400 '' ''",
+        repr("\n... 2007 bytes left out (see output_limit in the profile) ...\nAthe end") + " ''",
+        "'next' '' '' ''",
+    ]

@@ -111,11 +111,13 @@ def test_other_threads_do_not_touch_handlers() -> None:
 def test_a_signal_from_outside_during_a_system_call() -> None:
     read, write = os.pipe()
     try:
-        with pytest.raises(KeyboardInterrupt):
-            with deferred_interrupts(lambda: os.write(write, b"!")) as interrupted:
-                threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
-                assert os.read(read, 1) == b"!"
-                assert interrupted()
+        with (
+            pytest.raises(KeyboardInterrupt),
+            deferred_interrupts(lambda: os.write(write, b"!")) as interrupted,
+        ):
+            threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
+            assert os.read(read, 1) == b"!"
+            assert interrupted()
     finally:
         os.close(read)
         os.close(write)
