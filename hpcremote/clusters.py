@@ -17,7 +17,8 @@ class Status(NamedTuple):
 
     ``condition`` is starting, running, stopping, broken (some of its processes are gone), stale (all
     are), or elsewhere (it was started on another machine and does not answer). ``engines`` maps each
-    host to the ids there, as far as the controller answers.
+    host to the ids there, as far as the controller answers; ``ended`` says of engines that are gone how
+    they went.
     """
 
     profile: str
@@ -30,6 +31,7 @@ class Status(NamedTuple):
     controller: int | None
     processes: list[int]
     engines: dict[str, list[int]]
+    ended: dict[str, str]
 
     @property
     def running(self) -> bool:
@@ -46,9 +48,10 @@ def status(profile_name: str, cluster_id: str) -> Status:
     found = _record(profile_name, cluster_id)
     condition = found.condition()
     engines: dict[str, list[int]] = {}
+    ended: dict[str, str] = {}
     if condition in ("running", "elsewhere"):
         try:
-            engines = _engines_by_host(profile_name, cluster_id)
+            engines, ended = _engines(profile_name, cluster_id)
             condition = "running"
         except HPCRemoteError:
             condition = "elsewhere" if condition == "elsewhere" else "broken"
@@ -63,6 +66,7 @@ def status(profile_name: str, cluster_id: str) -> Status:
         controller=found.controller.pid if found.controller else None,
         processes=[one.pid for one in found.processes],
         engines=engines,
+        ended=ended,
     )
 
 
@@ -130,12 +134,13 @@ def link_of(profile_name: str, cluster_id: str, timeout: float = 5.0) -> Link:
     return Link(connection_of(profile_name, cluster_id), timeout=timeout)
 
 
-def _engines_by_host(profile_name: str, cluster_id: str) -> dict[str, list[int]]:
+def _engines(profile_name: str, cluster_id: str) -> tuple[dict[str, list[int]], dict[str, str]]:
+    """Return the ids on each host, and how those that are gone went."""
     link = link_of(profile_name, cluster_id)
     try:
         hosts: dict[str, list[int]] = {}
         for engine in sorted(link.engines.values(), key=lambda engine: engine.id):
             hosts.setdefault(engine.host, []).append(engine.id)
-        return hosts
+        return hosts, link.query("info")["ended"]
     finally:
         link.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -65,5 +66,5 @@ def rc4(mpi4: Running) -> Iterator[hpcremote.Client]:
 def notebook(monkeypatch: pytest.MonkeyPatch) -> Notebook:
     """What a user types, cell by cell; see :class:`Notebook`."""
     made = Notebook()
-    monkeypatch.setitem(__import__("sys").modules, "__main__", made.module)
+    monkeypatch.setitem(sys.modules, "__main__", made.module)
     return made

@@ -30,6 +30,7 @@ def lines(seen: clusters.Status, now: float) -> list[str]:
         f"  engines     {count} of {seen.n}",
     ]
     said += [f"    {host:<12} {ranges(ids)}" for host, ids in seen.engines.items()]
+    said += [f"    engine {engine} ended: {cause}" for engine, cause in seen.ended.items()]
     pids = ", ".join(str(pid) for pid in seen.processes if pid != seen.controller)
     said.append(f"  processes   controller {seen.controller or '-'}; engines {pids or '-'}")
     if seen.condition in ("broken", "stale"):

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from hpcremote import connection as connections
 from hpcremote.client.calls import Calls, Targets, seconds
 from hpcremote.client.flight import Flight
-from hpcremote.client.link import Link
+from hpcremote.client.link import Link, no_engines
 from hpcremote.client.memory import Memory
 from hpcremote.client.progress import in_ipython, progress_bar
 from hpcremote.client.result import AsyncResult
@@ -166,9 +166,7 @@ class Client(Calls):
         if not ids:
             if self.link.lost is not None:
                 raise self.link.lost
-            raise NoEnginesRegistered(
-                "there are no engines: start some, or wait with Client.wait_for_engines(n)"
-            )
+            raise NoEnginesRegistered(no_engines(self.link.gone))
         if targets is None or (isinstance(targets, str) and targets == "all"):
             return ids, False
         if isinstance(targets, slice):

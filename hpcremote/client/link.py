@@ -104,6 +104,11 @@ class Link:
         """The live engines by id; never changed in place."""
         return self._session.engines
 
+    @property
+    def gone(self) -> dict[int, m.Gone]:
+        """The engines that went since we came, and how."""
+        return self._session.gone
+
     # ------------------------------------------------------------ calls
 
     def submit(
@@ -132,9 +137,7 @@ class Link:
             NotConnected: the controller is gone, or this process is a fork of the one that connected.
         """
         if not targets:
-            raise NoEnginesRegistered(
-                "there are no engines: start some, or wait with Client.wait_for_engines(n)"
-            )
+            raise NoEnginesRegistered(no_engines(self.gone))
         self._check()
         session = self._session
         if session.open > MAX_OPEN:
@@ -316,3 +319,10 @@ class Link:
             deliveries = self._session.fail_all(error)
         for deliver, arguments in deliveries:
             deliver(*arguments)
+
+
+def no_engines(gone: dict[int, m.Gone]) -> str:
+    """Say that there are no engines, and how those that there were went."""
+    said = "there are no engines: start some, or wait with Client.wait_for_engines(n)"
+    ended = [f"engine {one.id}: {one.cause}" for one in list(gone.values())[:4]]
+    return f"{said}; those that there were have ended ({'; '.join(ended)})" if ended else said

@@ -24,6 +24,8 @@ Peer = Hashable
 AFTERMATH = 10.0
 #: How many departed engines are remembered.
 REMEMBERED = 10_000
+#: Of how many of them a status tells.
+TOLD = 20
 #: How many sets are remembered none of whose ranks is connected; they may come back.
 REMEMBERED_SETS = 1_000
 
@@ -110,12 +112,18 @@ class Roster:
         return {"engines": rows, "unassigned": 0}
 
     def progress(self) -> dict[str, object]:
-        """Say how far starting engines are, which failed, and how many are ready."""
+        """Say how far starting engines are, which failed, how many are ready, and how others went."""
         phases = {"started": 0, "MPI_Init": 0, "joined": 0}
         for newcomer in self._newcomers.values():
             name = "joined" if newcomer.join else newcomer.phase.phase if newcomer.phase else "started"
             phases[name] = phases.get(name, 0) + 1
-        return {"engines": len(self.engines), "starting": phases, "failed": list(self._failed)}
+        ended = {str(gone.id): gone.cause for gone in list(self._gone.values())[-TOLD:]}
+        return {
+            "engines": len(self.engines),
+            "starting": phases,
+            "failed": list(self._failed),
+            "ended": ended,
+        }
 
     def cannot_stop(self, targets: list[int]) -> str:
         """Return why these engines cannot be ended without the others, or ""."""
@@ -129,8 +137,8 @@ class Roster:
             mates = {e.info.id for e in self.engines.values() if e.info.set_id == engine.info.set_id}
             if left := mates - chosen:
                 return (
-                    f"engine {target} is one of the {engine.info.size} ranks of an MPI job, which cannot lose "
-                    f"a rank: shut down engines {_span(mates)} together (these were left out: {_span(left)})"
+                    f"engine {target} is one of the {engine.info.size} ranks of an MPI job, which cannot "
+                    f"lose a rank: shut down engines {_span(mates)} together (these were left out: {_span(left)})"
                 )
         return ""
 

@@ -27,6 +27,7 @@ The rules that make this right:
 
 from __future__ import annotations
 
+import logging
 import select
 import threading
 import time
@@ -43,6 +44,8 @@ NAP = 0.005
 LINGER = 1.0
 #: At most this many messages go into one batch.
 BATCH = 256
+
+_log = logging.getLogger("hpcremote")
 
 _NO_CHANGES: list[bool] = []
 
@@ -316,6 +319,8 @@ class Channel:
                 self._reader_id = threading.get_ident()
                 try:
                     self._read_in_background()
+                except Exception:  # noqa: BLE001 - nobody would ever read again if this thread ended
+                    _log.exception("delivering messages failed")
                 finally:
                     self._background_reads = False
                     self._leave()

@@ -264,7 +264,9 @@ class Hub:
                 name = self._by_fd.pop(fd, None)
                 self._note_departure(name)
                 if name is None:  # no keys, a port scan, another protocol
-                    self._complain(f"a connection to {endpoint.decode()} ended before it had introduced itself")
+                    self._complain(
+                        f"a connection to {endpoint.decode()} ended before it had introduced itself"
+                    )
 
     def _answer_zap(self) -> None:
         while readable(self._zap):

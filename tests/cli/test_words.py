@@ -47,7 +47,7 @@ def test_ranges_say_which_ids(ids):
 
 
 STATUS = Status(
-    "mpi", "a", "running", 4, "mpiexec, MPICH 5", "vm", 100.0, 7, [7, 8], {"n1": [0, 1], "n2": [2, 3]}
+    "mpi", "a", "running", 4, "mpiexec, MPICH 5", "vm", 100.0, 7, [7, 8], {"n1": [0, 1], "n2": [2, 3]}, {}
 )
 
 
@@ -58,6 +58,11 @@ def test_a_status_in_words():
     assert "  engines     4 of 4" in said
     assert "    n2           2-3" in said
     assert said[-1] == "  processes   controller 7; engines 8"
+
+
+def test_a_status_tells_how_engines_ended():
+    said = lines(STATUS._replace(engines={}, ended={"1": "killed by SIGKILL"}), 165.0)
+    assert "    engine 1 ended: killed by SIGKILL" in said
 
 
 def test_a_broken_cluster_has_a_remedy():

@@ -188,6 +188,10 @@ class FakeLink:
     def close(self) -> None:
         self.lose(NotConnected("this client is closed"))
 
+    @property
+    def gone(self) -> dict[int, Any]:
+        return {}
+
     def abandon(self) -> None:
         self.close()
 

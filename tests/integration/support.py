@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import linecache
 import os
 import subprocess
@@ -121,6 +122,21 @@ class Running:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+
+def open_gate(path: Path) -> None:
+    """Let go on who waits at a named pipe by opening it for reading; wait for it to get there."""
+
+    def someone_waits() -> bool:
+        try:
+            os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK))
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return False
+            raise
+        return True
+
+    eventually(someone_waits, why=f"nobody came to {path}")
 
 
 class Notebook:

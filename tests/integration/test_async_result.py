@@ -8,20 +8,20 @@ import datetime
 import multiprocessing.pool
 import os
 import pty
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import hpcremote
-from tests.integration.support import PATIENCE, Notebook, Running, environment
+from tests.integration.support import PATIENCE, Notebook, Running, environment, open_gate
 
 pytestmark = pytest.mark.mpi
-
-Gate = Callable[[], None]
 
 
 class Gates:
@@ -34,7 +34,7 @@ class Gates:
         os.mkfifo(self.folder / str(number))
 
     def open(self, number: int) -> None:
-        os.close(os.open(self.folder / str(number), os.O_WRONLY))
+        open_gate(self.folder / str(number))
 
 
 @pytest.fixture
@@ -49,6 +49,9 @@ def gates(tmp_path: Path, rc4: hpcremote.Client, notebook: Notebook) -> Gates:
         rank = MPI.COMM_WORLD.rank
         open(f"{folder}/{rank}").close()
         return x + rank
+    def pass_gate(number):
+        open(f"{folder}/{number}").close()
+        return number
     def fail_on(bad, x=0):
         from mpi4py import MPI
         rank = MPI.COMM_WORLD.rank
@@ -212,7 +215,7 @@ def test_maps(view: hpcremote.DirectView, gates: Gates, notebook: Notebook) -> N
     assert ar.progress == 10
     assert view.map_sync(pow, [2, 3], [3, 2]) == [8, 9]
     assert list(view.imap(str, range(6))) == list("012345")
-    waiting = view.map_async(lambda x: (open(f"{folder}/{x}").close(), x)[1], range(4))  # type: ignore[name-defined]  # noqa: F821, SIM115
+    waiting = view.map_async(notebook.pass_gate, range(4))
     items = iter(waiting)
     gates.open(0)
     assert next(items) == 0
@@ -306,7 +309,12 @@ def test_times(view: hpcremote.DirectView, gates: Gates, notebook: Notebook) -> 
 BAR = """
 import sys, hpcremote
 rc = hpcremote.Client(sys.argv[1])
-ar = rc[:].apply_async(lambda folder: open(f"{folder}/{__import__('mpi4py.MPI').MPI.COMM_WORLD.rank}").close(), sys.argv[2])
+
+def wait(folder):
+    from mpi4py import MPI
+    open(f"{folder}/{MPI.COMM_WORLD.rank}").close()
+
+ar = rc[:].apply_async(wait, sys.argv[2])
 print("waiting", flush=True)
 ar.wait_interactive(0.05)
 print("done", ar.ready())
@@ -314,9 +322,6 @@ print("done", ar.ready())
 
 
 def test_wait_interactive_in_a_terminal(mpi4: Running, gates: Gates, tmp_path: Path) -> None:
-    import subprocess
-    import sys
-
     above, below = pty.openpty()
     try:
         ran = subprocess.Popen(
@@ -353,7 +358,9 @@ def test_wait_interactive_in_a_log(view: hpcremote.DirectView, capsys: pytest.Ca
     assert capsys.readouterr().err.startswith("abs [##############################] 7/7 ")
 
 
-def test_wait_interactive_gives_up(rc4: hpcremote.Client, gates: Gates, notebook: Notebook, capsys: Any) -> None:
+def test_wait_interactive_gives_up(
+    rc4: hpcremote.Client, gates: Gates, notebook: Notebook, capsys: Any
+) -> None:
     ar = rc4[0].apply_async(notebook.wait)
     ar.wait_interactive(interval=0.02, timeout=0.1)
     assert not ar.ready()
@@ -456,10 +463,8 @@ def test_outstanding(rc4: hpcremote.Client, gates: Gates, notebook: Notebook) ->
 
 
 def test_labels(rc4: hpcremote.Client) -> None:
-    with rc4[0].temp_flags(label="mine") if hasattr(rc4[0], "temp_flags") else pytest.fail("no temp_flags"):
-        pass
     view = rc4[0]
-    view.set_flags(label="mine")
-    ar = view.apply_async(abs, -1)
-    ar.get(PATIENCE)
-    assert ar.metadata["label"] == "mine"
+    with view.temp_flags(label="mine"):
+        ar = view.apply_async(abs, -1)
+    assert (ar.metadata["label"], ar.get(PATIENCE)) == ("mine", 1)
+    assert view.apply_async(abs, -1).metadata["label"] != "mine"

@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 import hpcremote
-from tests.integration.support import PATIENCE, Notebook, Running, eventually, has_ended, script
+from tests.integration.support import PATIENCE, Notebook, Running, eventually, has_ended, open_gate, script
 
 pytestmark = [pytest.mark.mpi, pytest.mark.timeout(120)]
 
@@ -42,7 +42,7 @@ DIE = "def die():\n    open(gate).close()\n    print('I feel faint')\n    "
 def gate(tmp_path: Path) -> Callable[[], None]:
     """What ``die`` waits for: the other end of a pipe, whose name is ``gate`` on the engine."""
     os.mkfifo(tmp_path / "gate")
-    return lambda: os.close(os.open(tmp_path / "gate", os.O_WRONLY))
+    return lambda: open_gate(tmp_path / "gate")
 
 
 def dies(ar: hpcremote.AsyncResult, engine: int, cause: str) -> hpcremote.EngineError:

@@ -6,13 +6,11 @@ import array
 import collections
 import datetime
 import decimal
-import enum
 import fractions
-import functools
 import pathlib
+import threading
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -44,7 +42,9 @@ def rc(running: Running) -> hpcremote.Client:
 
 
 BASE = np.arange(24.0).reshape(2, 3, 4)
-STRUCTURED = np.array([(1, "a", [1.0, 2.0]), (2, "b", [3.0, 4.0])], dtype=[("n", "i4"), ("s", "U3"), ("v", "f8", 2)])
+STRUCTURED = np.array(
+    [(1, "a", [1.0, 2.0]), (2, "b", [3.0, 4.0])], dtype=[("n", "i4"), ("s", "U3"), ("v", "f8", 2)]
+)
 LARGE = np.arange(400_000.0).reshape(400, 1000)  # 3.2 MB: goes by shared memory where there is any
 
 
@@ -170,7 +170,9 @@ def test_a_hundred_megabytes(rc: hpcremote.Client, notebook: Notebook) -> None:
 
 def test_many_arrays_of_all_sizes_in_one_message(rc: hpcremote.Client, notebook: Notebook) -> None:
     notebook(LOOK)
-    items = [np.full(size, size % 7, "u1") for size in (0, 1, 100, 65_535, 65_536, 65_537, 1 << 20, 3 << 20)] * 3
+    items = [
+        np.full(size, size % 7, "u1") for size in (0, 1, 100, 65_535, 65_536, 65_537, 1 << 20, 3 << 20)
+    ] * 3
     came = rc[0].apply_async(notebook.give, {"items": items}).get(PATIENCE)["items"]
     assert [len(item) for item in came] == [len(item) for item in items]
     assert all(np.array_equal(one, other) for one, other in zip(items, came, strict=True))
@@ -184,23 +186,13 @@ def test_what_is_sent_twice_is_one_there(rc: hpcremote.Client, notebook: Noteboo
 # ---------------------------------------------------------------- other objects
 
 
-class Colour(enum.Enum):
-    RED = 1
-
-
-@dataclass
-class Point:
-    x: float
-    y: float = 0.0
-
-
 OBJECTS = [
-    None, True, 1 << 200, 1.5, 2j, "ä語\0", b"\xff\0", bytearray(b"abc"), (1, (2,)), [1, [2]], {1: {2: 3}}, {1, 2},
-    frozenset([1]), range(3), slice(1, 2), Ellipsis, NotImplemented, int, len, datetime.datetime(2024, 1, 2),
-    datetime.timedelta(1), decimal.Decimal("1.50"), fractions.Fraction(1, 3), uuid.UUID(int=5), pathlib.Path("/a/b"),
-    collections.OrderedDict(a=1), collections.Counter("abca"), collections.deque([1, 2], 5), array.array("d", [1, 2]),
-    collections.defaultdict(list, a=[1]), "x" * 70_000, b"y" * 3_000_000, list(range(100_000)), float("inf"),
-    functools.partial(int, base=2).args,
+    None, True, 1 << 200, 1.5, 2j, float("inf"), "ä語\0", b"\xff\0", bytearray(b"abc"), Ellipsis, NotImplemented,
+    (1, (2,)), [1, [2]], {1: {2: 3}}, {1, 2}, frozenset([1]), range(3), slice(1, 2), int, len,
+    datetime.datetime(2024, 1, 2), datetime.timedelta(1), decimal.Decimal("1.50"), fractions.Fraction(1, 3),
+    uuid.UUID(int=5), pathlib.Path("/a/b"), array.array("d", [1, 2]), collections.OrderedDict(a=1),
+    collections.Counter("abca"), collections.deque([1, 2], 5), collections.defaultdict(list, a=[1]),
+    "x" * 70_000, b"y" * 3_000_000, list(range(100_000)),
 ]  # fmt: skip
 
 
@@ -242,7 +234,7 @@ def test_a_generator_cannot_be_sent_and_is_named(rc: hpcremote.Client) -> None:
     with pytest.raises(hpcremote.PayloadError, match=r"argument 2 of print.*generator"):
         rc[0].apply_sync(print, 1, (x for x in "ab"))
     with pytest.raises(hpcremote.PayloadError, match=r"argument 'end' of print.*lock"):
-        rc[0].apply_sync(print, 1, end=__import__("threading").Lock())
+        rc[0].apply_sync(print, 1, end=threading.Lock())
     assert rc[0].apply_sync(abs, -1) == 1
 
 

@@ -1,4 +1,4 @@
-"""What engines print: by print, in C, in child processes; whose it is, when it is seen, and how much of it."""
+"""What engines print, in Python, in C, in child processes: whose it is, when it is seen, and how much of it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 import hpcremote
-from tests.integration.support import PATIENCE, Notebook, Running
+from tests.integration.support import PATIENCE, Notebook, Running, open_gate
 
 pytestmark = pytest.mark.mpi
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.mpi
 def gate(tmp_path: Path) -> tuple[str, Callable[[], None]]:
     """A pipe's name, for engines to wait at by opening it, and what lets one of them go on."""
     os.mkfifo(tmp_path / "gate")
-    return str(tmp_path / "gate"), lambda: os.close(os.open(tmp_path / "gate", os.O_WRONLY))
+    return str(tmp_path / "gate"), lambda: open_gate(tmp_path / "gate")
 
 
 def run(rc: hpcremote.Client, code: str, engine: int = 0) -> hpcremote.AsyncResult:
@@ -82,7 +82,9 @@ def test_each_call_and_each_engine_has_its_own(rc4: hpcremote.Client, notebook: 
         assert ar.stderr == [f"WORD{count} {rank}\n" for rank in range(4)]
 
 
-def test_what_is_printed_between_calls_belongs_to_none(rc4: hpcremote.Client, gate: tuple[str, Callable]) -> None:
+def test_what_is_printed_between_calls_belongs_to_none(
+    rc4: hpcremote.Client, gate: tuple[str, Callable]
+) -> None:
     path, go = gate
     run(rc4, f"""
 import threading
@@ -114,7 +116,9 @@ def test_nobody_answers_input(rc4: hpcremote.Client) -> None:
 
 
 def test_a_user_who_closes_or_replaces_stdout(rc4: hpcremote.Client) -> None:
-    code = "import io, sys, contextlib\nwith contextlib.redirect_stdout(io.StringIO()) as kept: print('inside')"
+    code = (
+        "import io, sys, contextlib\nwith contextlib.redirect_stdout(io.StringIO()) as kept: print('inside')"
+    )
     assert run(rc4, code).stdout == ""
     assert rc4[0]["kept.getvalue()"] == "inside\n"
     run(rc4, "import sys; former, sys.stdout = sys.stdout, None")
@@ -178,7 +182,9 @@ def test_a_flood_is_bounded(start: Callable[..., Running], limit: int) -> None:
     run(rc, "print('warm')")
     processes = [psutil.Process(), running.controller, running.engines[0]]
     before = [process.memory_info().rss for process in processes]
-    ar = rc[0].execute("line = '語' * 333 + '\\n'\nfor i in range(60_000): print(line, end='')\nprint('the end')")
+    ar = rc[0].execute(
+        "line = '語' * 333 + '\\n'\nfor i in range(60_000): print(line, end='')\nprint('the end')"
+    )
     ar.get(PATIENCE * 2)
     out = ar.stdout
     assert len(out.encode()) <= limit * 1.1 + 2000

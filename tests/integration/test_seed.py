@@ -183,6 +183,9 @@ def test_reference(nb: Notebook) -> None:
     nb("ra = parallel.Reference('a')")("e0['a'] = 10")("def double(x):\n    return x*2")
     nb("first = e0.apply(double, ra)")("e0['a'] = 5")("second = e0.apply(double, ra)")
     assert (nb.first, nb.second) == (20, 10)
+    # What the document writes, double(ra), is meant so: here there is nothing to double.
+    with pytest.raises(TypeError, match=r"Reference\('a'\) lives on the engines: pass it to view.apply"):
+        nb("double(ra)")
 
 
 # ---------------------------------------------------------------- Moving Python objects around

@@ -308,7 +308,9 @@ def test_a_peer_that_chooses_its_name_has_no_role(bench: Bench) -> None:
     assert [one.role for one in bench.came()] == [""]
 
 
-def test_strangers_get_nothing_and_the_log_stays_short(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+def test_strangers_get_nothing_and_the_log_stays_short(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.WARNING)
     plain = bench.context.socket(zmq.DEALER)
     plain.connect(bench.address)
@@ -336,7 +338,13 @@ def test_strangers_get_nothing_and_the_log_stays_short(bench: Bench, caplog: pyt
 
 @pytest.mark.parametrize("where", ["local", "remote"])
 def test_unreadable_messages_are_dropped(bench: Bench, where: str, caplog: pytest.LogCaptureFixture) -> None:
-    garbage = [[b""], [b"\x01"], [os.urandom(50)], [b"\x01\xdd\xff\xff\xff\xff"], [*say("x"), b"a frame too many"]]
+    garbage = [
+        [b""],
+        [b"\x01"],
+        [os.urandom(50)],
+        [b"\x01\xdd\xff\xff\xff\xff"],
+        [*say("x"), b"a frame too many"],
+    ]
     if where == "local":
         local = bench.local()
         for frames in garbage * 20:
@@ -388,7 +396,9 @@ def test_it_sleeps_when_nothing_happens(bench: Bench) -> None:
 
 
 def test_places_where_it_cannot_listen(bench: Bench) -> None:
-    with pytest.raises(ConfigError, match=f"cannot listen on 127.0.0.1 port {bench.port}: Address already in use"):
+    with pytest.raises(
+        ConfigError, match=f"cannot listen on 127.0.0.1 port {bench.port}: Address already in use"
+    ):
         bench.hub.bind("127.0.0.1", bench.port)
     with pytest.raises(ConfigError, match=r"cannot listen on 192.0.2.1 port any"):
         bench.hub.bind("192.0.2.1", 0)
