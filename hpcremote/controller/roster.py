@@ -138,7 +138,8 @@ class Roster:
             if left := mates - chosen:
                 return (
                     f"engine {target} is one of the {engine.info.size} ranks of an MPI job, which cannot "
-                    f"lose a rank: shut down engines {_span(mates)} together (these were left out: {_span(left)})"
+                    f"lose a rank: shut down engines {_span(mates)} together "
+                    f"(these were left out: {_span(left)})"
                 )
         return ""
 

@@ -34,12 +34,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 from hpcremote.net.interrupts import deferred_interrupts, never, unguarded
+from hpcremote.net.standby import Standby
 from hpcremote.net.transport import Transport
 from hpcremote.net.watch import Watch
 from hpcremote.wire.frames import FrameError, Parcel, pack, unpack
 
-#: How long the background thread lets user threads come back before it takes over.
-NAP = 0.005
 #: After it sent what was posted, the reader looks for more after this long, in milliseconds.
 LINGER = 1.0
 #: At most this many messages go into one batch.
@@ -90,9 +89,7 @@ class Channel:
         self._turn = threading.Condition()  # user threads that wait while another one reads
         self._waiting = 0
         self._users = 0
-        self._epoch = 0  # counts takings of the reader's role by user threads
-        self._asleep = False  # the background thread sleeps until a reader leaves
-        self._resume = threading.Event()
+        self._standby = Standby(self._reader)
         self._outbox: list[Parcel] = []
         self._flushing = False  # the reader looks at the outbox again within LINGER
         self._closed = False
@@ -180,7 +177,7 @@ class Channel:
         self, done: Callable[[], bool], deadline: float | None, interrupted: Callable[[], bool]
     ) -> None:
         if self._reader.acquire(blocking=False):
-            self._epoch += 1
+            self._standby.readings += 1
             self._reader_id = threading.get_ident()
             try:
                 self._read(done if interrupted is never else lambda: done() or interrupted(), deadline)
@@ -208,14 +205,10 @@ class Channel:
         self._reader_id = 0
         self._reader.release()
         self._tell_waiting()
-        if self._asleep:
-            self._asleep = False
-            self._resume.set()
+        self._standby.reader_left()
 
     def wake(self) -> None:
         """Make waiting threads ask their ``done()`` again, and the background thread flush."""
-        if self._asleep and not self._reader.locked():
-            self._resume.set()
         self._watch.ring()
 
     # ------------------------------------------------------------ reading
@@ -309,12 +302,11 @@ class Channel:
     # ------------------------------------------------------------ the background thread
 
     def _background(self) -> None:
-        epoch = -1
         while not self._closed:
             if self._abandoned and self._on_abandoned is not None:
                 self._on_abandoned()
                 return
-            if self._users == 0 and self._epoch == epoch and self._reader.acquire(blocking=False):
+            if self._users == 0 and self._standby.is_quiet() and self._reader.acquire(blocking=False):
                 self._background_reads = True
                 self._reader_id = threading.get_ident()
                 try:
@@ -324,19 +316,8 @@ class Channel:
                 finally:
                     self._background_reads = False
                     self._leave()
-            elif self._epoch == epoch and self._reader.locked():
-                self._sleep_until_resumed()
-            epoch = self._epoch
             if not self._closed:
-                self._resume.wait(NAP)
-                self._resume.clear()
-
-    def _sleep_until_resumed(self) -> None:
-        self._asleep = True
-        if self._reader.locked() and not self._closed:
-            self._resume.wait()
-        self._asleep = False
-        self._resume.clear()
+                self._standby.sleep()
 
     def _read_in_background(self) -> None:
         def wanted() -> bool:
@@ -362,7 +343,7 @@ class Channel:
         _drain(self._transport, self._lock, linger)
         self._closed = True
         self._watch.ring()
-        self._resume.set()
+        self._standby.end()
         with self._turn:
             self._turn.notify_all()
         if self._thread is not threading.current_thread():
