@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +23,13 @@ def session_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         for name in ("HPCREMOTE_PROFILE", "HPCREMOTE_CLUSTER_ID", "HPCREMOTE_PROFILE_PATH"):
             patch.delenv(name, raising=False)
         yield home
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ctrl_c_works() -> None:
+    """A script starts what runs in its background deaf to SIGINT; our children shall not inherit that."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="module")

@@ -49,6 +49,7 @@ class Link:
         self.connection = connection
         self.uid = new_uid()
         self.lost: HPCRemoteError | None = None
+        self._told = False  # every open call knows that the connection is lost
         self._pid = os.getpid()
         self._session = Session()
         self._lock = threading.Lock()  # numbers and sends calls in one order
@@ -233,7 +234,7 @@ class Link:
         if done():
             return True
         self._check_process()
-        return self._channel.wait(lambda: done() or self.lost is not None, timeout) and done()
+        return self._channel.wait(lambda: done() or self._told, timeout) and done()
 
     def wake(self) -> None:
         """Make waiting threads look again."""
@@ -245,8 +246,8 @@ class Link:
             return
         if self.lost is None:
             self.lost = NotConnected("this client is closed")
-        self._channel.close()
         self._fail(self.lost)
+        self._channel.close()
         atexit.unregister(self.close)
 
     def abandon(self) -> None:
@@ -319,6 +320,7 @@ class Link:
             deliveries = self._session.fail_all(error)
         for deliver, arguments in deliveries:
             deliver(*arguments)
+        self._told = True
 
 
 def no_engines(gone: dict[int, m.Gone]) -> str:

@@ -19,6 +19,8 @@ from hpcremote.wire.frames import Frame
 #: what a client's one message can make the controller send and keep has to be bounded.
 MOST_TARGETS = 65_536
 MOST_OPEN = 200_000
+#: An engine waits at most this many seconds for a client to send a definition again: others wait behind it.
+DEFINITION_PATIENCE = 10.0
 
 
 @dataclass(slots=True)
@@ -63,12 +65,29 @@ class Calls:
         self._roster = roster
         self._actions = actions
         self._seq = 0
+        self._awaited: dict[tuple[Peer, bytes], float] = {}  # until when engines wait for definitions
+
+    def definition_due(self) -> float | None:
+        """Return when the first engine has waited long enough for a definition, or None."""
+        return min(self._awaited.values(), default=None)
+
+    def await_definition(self, engine: Peer, digest: bytes, now: float) -> None:
+        """An engine can do nothing before it has this definition, or knows that it will not come."""
+        self._awaited.setdefault((engine, digest), now + DEFINITION_PATIENCE)
+
+    def give_up_definitions(self, now: float) -> None:
+        """Tell engines that waited long enough: a client that is stopped must not stop the others."""
+        for (engine, digest), until in list(self._awaited.items()):
+            if now >= until:
+                del self._awaited[engine, digest]
+                self._actions.send(engine, m.Given(digest, b""))
 
     def define(self, _peer: Peer, define: m.Define, _frames: Sequence[Frame]) -> None:
         """Hand a definition on to the engines that are to have it."""
         given = m.Given(define.digest, define.data)
         for target in dict.fromkeys(define.targets):
             if engine := self._roster.engines.get(target):
+                self._awaited.pop((engine.peer, define.digest), None)
                 self._actions.send(engine.peer, given)
 
     def call(self, peer: Peer, call: m.Call, frames: Sequence[Frame]) -> None:

@@ -61,7 +61,7 @@ class Controller:
             m.Register: self._register,
             m.Done: self._calls.done,
             m.Print: self._calls.print,
-            m.Lacking: self._calls.lacking,
+            m.Lacking: self._lacking,
             m.Leaving: self._leaving,
         }
 
@@ -76,6 +76,7 @@ class Controller:
             self.strangers[event.peer] = Stranger(event.role, event.local)
         elif type(event) is Lost:
             self._lost(event)
+        self._calls.give_up_definitions(self._now)
         self._check_end()
         return self._actions.take()
 
@@ -83,13 +84,15 @@ class Controller:
         """Take in a message; the same as to handle :class:`Arrived`."""
         self._now = now
         self._arrived(peer, message, frames)
+        self._calls.give_up_definitions(now)
         if self.ending is not None:
             self._check_end()
         return self._actions.take()
 
     def deadline(self) -> float | None:
         """Return when a Tick is due, or None."""
-        return self.ending
+        due = self._calls.definition_due()
+        return self.ending if due is None else due if self.ending is None else min(due, self.ending)
 
     def end(self, reason: str, now: float) -> list[Action]:
         """Begin to end everything: engines first, for at most ``grace`` seconds."""
@@ -226,6 +229,10 @@ class Controller:
         first, last = engines[0].info, engines[-1].info
         ids = f"engine {first.id}" if first is last else f"engines {first.id} to {last.id}"
         self._actions.log(f"{ids} registered from {', '.join(sorted({e.info.host for e in engines}))}")
+
+    def _lacking(self, peer: Peer, lacking: m.Lacking, frames: Sequence[Frame]) -> None:
+        self._calls.lacking(peer, lacking, frames)
+        self._calls.await_definition(peer, lacking.digest, self._now)
 
     def _leaving(self, peer: Peer, leaving: m.Leaving, _frames: Sequence[Frame]) -> None:
         self.roster.leaving(peer, leaving.cause)

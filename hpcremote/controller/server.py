@@ -17,7 +17,7 @@ from hpcremote.net.hub import Came, Got, Happening, Hub, Peer
 from hpcremote.net.keys import RateLimit
 from hpcremote.net.shm import remove_blob
 from hpcremote.wire.frames import Frame, Parcel
-from hpcremote.wire.lastwords import cause_of
+from hpcremote.wire.lastwords import cause_of, without_marks
 from hpcremote.wire.messages import AnyMessage
 
 _log = logging.getLogger("hpcremote.controller")
@@ -137,9 +137,8 @@ class Server:
         output = _tail(Path(self._words) / f"{uid}.out") or ""
         for suffix in ("err", "out"):
             (Path(self._words) / f"{uid}.{suffix}").unlink(missing_ok=True)
-        return cause_of(errors), "\n".join(
-            text.strip("\0\n") for text in (output, errors) if text.strip("\0\n")
-        )
+        written = [text.strip("\0\n") for text in (output, without_marks(errors))]
+        return cause_of(errors), "\n".join(filter(None, written))
 
 
 def _tail(path: Path) -> str | None:

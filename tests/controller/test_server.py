@@ -19,8 +19,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpcremote.controller.calls import MOST_TARGETS
-from hpcremote.controller.events import Arrived, End, Lost, Opened
+from hpcremote.controller.calls import DEFINITION_PATIENCE, MOST_TARGETS
+from hpcremote.controller.events import Arrived, End, Lost, Opened, Tick
 from hpcremote.controller.machine import Controller
 from hpcremote.controller.server import Server
 from hpcremote.ids import new_uid
@@ -243,6 +243,22 @@ def test_odd_requests_leave_everything_as_it_is(bench: Bench, odd: m.AnyMessage)
         (1, "ok"),
     }
     assert not bench.machine.clients[client].works
+
+
+def test_a_client_that_does_not_define_its_function_again_holds_nobody_up_for_long(bench: Bench) -> None:
+    """It may be stopped (Ctrl-Z), and the engine can do nothing else before it knows."""
+    client, (name,) = bench.client("c"), bench.engines(1)
+    bench.say(client, m.Call(1, [0], "apply", b"d", [m.Part()]))
+    bench.say(name, m.Lacking(1, b"d"))
+    assert len(bench.got(client, m.Missing)) == 1
+    assert bench.machine.deadline() == DEFINITION_PATIENCE
+    bench.say(client, m.Define([0], b"d", b"code"))
+    assert bench.machine.deadline() is None
+    bench.say(name, m.Lacking(1, b"d"))
+    bench.now = DEFINITION_PATIENCE
+    bench.feed(Tick())
+    assert [given.data for given in bench.got(name, m.Given)] == [b"code", b""]
+    assert bench.machine.deadline() is None
 
 
 def test_a_number_that_is_in_use_is_not_used_again(bench: Bench) -> None:

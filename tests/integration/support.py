@@ -117,7 +117,7 @@ class Running:
         """Return the shared-memory files that the engines' MPI library made."""
         return getattr(self, "_mapped", set())
 
-    def __enter__(self) -> Running:  # noqa: PYI034 - Self is newer than Python 3.10
+    def __enter__(self) -> Running:
         return self.start()
 
     def __exit__(self, *_: object) -> None:

@@ -259,7 +259,7 @@ def test_abort_where_it_has_not_started(rc4: hpcremote.Client, gates: Gates, not
 
 def test_a_view_aborts_all_of_its_calls(rc4: hpcremote.Client, gates: Gates, notebook: Notebook) -> None:
     view, others = rc4[0], rc4[0]
-    first = view.apply_async(notebook.wait)
+    first = others.apply_async(notebook.wait)
     mine = [view.apply_async(abs, -1) for _ in range(3)]
     theirs = others.apply_async(abs, -2)
     view.abort()
@@ -277,6 +277,10 @@ def test_cancel(rc4: hpcremote.Client, gates: Gates, notebook: Notebook) -> None
     assert ar.cancelled() and ar.done()
     with pytest.raises(concurrent.futures.CancelledError):
         ar.get(PATIENCE)
+    later = rc4[0].apply_async(abs, -1)
+    later.abort()
+    with pytest.raises(hpcremote.TaskAborted):
+        later.get(PATIENCE)  # the engine has heard of this one, and so of the one before
     gates.open(0)
     assert busy.get(PATIENCE) == 0
     assert busy.cancel() is False

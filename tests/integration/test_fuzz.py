@@ -157,7 +157,13 @@ def test_fuzz_below_the_frames(cluster: Running) -> None:
     info = connection.read(cluster.client_file())
     dice = random.Random(7)
     memory = cluster.controller.memory_info().rss
-    starts = [b"", b"hpc1", b"hpc1\1\0\0\0", b"hpc1\2\0\0\0" + b"\x05" + bytes(7), b"hpc1\1\0\0\0" + bytes(5) + b"\x03\0\0"]
+    starts = [
+        b"",
+        b"hpc1",
+        b"hpc1\1\0\0\0",
+        b"hpc1\2\0\0\0" + b"\x05" + bytes(7),
+        b"hpc1\1\0\0\0" + bytes(5) + b"\x03\0\0",
+    ]
     for number in range(600):
         sock = socket.socket(socket.AF_UNIX)
         sock.settimeout(10)
@@ -215,5 +221,3 @@ def test_a_client_that_never_reads_does_not_hold_others_up(cluster: Running) -> 
     assert time.monotonic() - began < 5.0
     deaf.close()
     check(cluster)
-
-

@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 import hpcremote
+from hpcremote.wire.lastwords import MARK
 from tests.integration.support import PATIENCE, Notebook, Running, eventually, has_ended, open_gate, script
 
 pytestmark = [pytest.mark.mpi, pytest.mark.timeout(120)]
@@ -74,6 +75,7 @@ def test_an_engine_that_dies_is_named_with_its_cause_and_last_output(
     gate()
     error = dies(ar, 0, cause)
     assert "I feel faint" in error.output and "I feel faint" in str(error)
+    assert MARK not in error.output, "how it ended is in the cause, and not among what the user's code wrote"
     assert "die" in str(error)
     with pytest.raises(hpcremote.EngineError, match="engine 0 "):
         queued.get(SOON)
@@ -134,11 +136,8 @@ def test_a_rank_that_dies_and_what_becomes_of_the_others(
     with pytest.raises(hpcremote.EngineError, match="engine 0 ") as caught:
         waiting.get(SOON)
     assert caught.value.engine_id == 0
-    # When both deaths are seen in one moment, either may be told as that of the first.
-    others = f"{error} {caught.value}"
-    assert (
-        "after engine 1 of the same MPI job: " in others or "after engine 0 of the same MPI job: " in others
-    )
+    # When all deaths are seen in one moment, any may be told as that of the first.
+    assert re.search(r"after engine [012] of the same MPI job: ", f"{error} {caught.value}")
     assert rc.link.wait(lambda: rc.ids == [], SOON)
     with pytest.raises(hpcremote.NoEnginesRegistered):
         rc[0]
@@ -216,7 +215,7 @@ def test_a_client_that_is_killed_leaves_nothing_behind(mpi4: Running) -> None:
     took = eventually(lambda: rc.link.query("info")["clients"] == clients, SOON)
     print(f"its end was known after {took:.3f} s")
     assert rc[:].apply_async(abs, -1).get(SOON) == [1] * 4
-    assert max(rc[:]["ran"]) <= 2
+    assert max(rc[:]["ran"]) < 20  # of 50
     assert rc.link.query("info")["calls"] == 0
     eventually(lambda: list(shm.glob("[0-9a-f]" * 32)) == [], SOON, "blobs are left")
 
@@ -300,15 +299,52 @@ print("raised", raised, flush=True)
 """
 
 
-def test_ctrl_c_in_a_blocked_client_leaves_it_usable(mpi4: Running) -> None:
-    rounds = 60
-    ran = script(INTERRUPTED, str(mpi4.client_file()), str(rounds))
+def interrupt(code: str, running: Running, rounds: int) -> None:
+    """Run a client that says "waiting" in each round, and send it SIGINT each time."""
+    ran = script(code, str(running.client_file()), str(rounds))
     assert ran.stdout is not None
     for _ in range(rounds):
-        assert ran.stdout.readline() == "waiting\n"
+        assert ran.stdout.readline() == "waiting\n", ran.communicate(timeout=PATIENCE)
         ran.send_signal(signal.SIGINT)
     out, err = ran.communicate(timeout=PATIENCE)
     assert (out, err, ran.returncode) == (f"raised {rounds}\n", "", 0)
+
+
+def test_ctrl_c_in_a_blocked_client_leaves_it_usable(mpi4: Running) -> None:
+    interrupt(INTERRUPTED, mpi4, 60)
+
+
+def test_ctrl_c_in_a_blocked_client_over_tcp(start: Callable[..., Running]) -> None:
+    interrupt(INTERRUPTED, start(n=2, **REMOTE), 30)
+
+
+INTERRUPTED_TRANSFER = """
+import sys
+import numpy
+import hpcremote
+rc = hpcremote.Client(sys.argv[1])
+rounds = int(sys.argv[2])
+data = numpy.arange(1_000_000)
+raised = 0
+for count in range(rounds):
+    try:
+        print("waiting", flush=True)
+        while True:
+            rc[0].push({"x": data}, block=True)
+            assert rc[1].apply_sync(lambda x: x, data)[-1] == 999_999
+    except KeyboardInterrupt:
+        raised += 1
+    data[0] = count
+    assert rc[:].apply_sync(lambda x: x[0], data) == [count] * 2
+print("raised", raised, flush=True)
+"""
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"shm": False}, {"ipc": False, "shm": False}], ids=["shared-memory", "socket", "tcp"]
+)
+def test_ctrl_c_while_much_is_sent(start: Callable[..., Running], options: dict[str, Any]) -> None:
+    interrupt(INTERRUPTED_TRANSFER, start(n=2, profile="local", **options), 20)
 
 
 INTERRUPTED_IN_A_GET = """

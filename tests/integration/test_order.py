@@ -13,16 +13,23 @@ VIEWS = [[0, 1, 2, 3], [3, 2, 1, 0], [0, 1], [1, 2], [2, 3], [0, 3], [1, 2, 3], 
 CALLS = 150
 
 
-def note(name: str) -> None:
-    global seen
-    try:
-        seen.append(name)  # type: ignore[used-before-def]
-    except NameError:
-        seen = [name]
+def check_one_order(orders: list[list[str]], expected: dict[int, list[str]]) -> None:
+    for engine, order in enumerate(orders):
+        assert sorted(order) == sorted(expected[engine])
+        for thread_name in ("a0", "a1", "b0", "b1"):  # each thread's calls in the order in which it made them
+            own = [int(call.split("-")[1]) for call in order if call.startswith(thread_name)]
+            assert own == sorted(own)
+    for one, other in itertools.combinations(range(4), 2):
+        both = set(orders[one]) & set(orders[other])
+        assert len(both) > CALLS
+        assert [call for call in orders[one] if call in both] == [
+            call for call in orders[other] if call in both
+        ]
 
 
 def test_clients_and_threads_with_overlapping_views_see_one_order(mpi4: Running) -> None:
     mpi4.rc.clear(block=True)
+    mpi4.rc[[0, 1, 2, 3]].execute("seen = []", block=True)
     clients = [mpi4.rc, mpi4.new_client()]
     start = threading.Barrier(4)
     failed: list[BaseException] = []
@@ -40,7 +47,7 @@ def test_clients_and_threads_with_overlapping_views_see_one_order(mpi4: Running)
                 with lock:
                     for engine in targets:
                         expected[engine].append(call)
-                results.append(client[targets].apply_async(note, call))
+                results.append(client[targets].execute(f"seen.append({call!r})"))
                 if dice.random() < 0.05:
                     results[-1].get(60)
             for result in results:
@@ -62,15 +69,7 @@ def test_clients_and_threads_with_overlapping_views_see_one_order(mpi4: Running)
         orders = mpi4.rc[[0, 1, 2, 3]].pull("seen", block=True)
     finally:
         clients[1].close()
-    for engine, order in enumerate(orders):
-        assert sorted(order) == sorted(expected[engine])
-        for thread_name in ("a0", "a1", "b0", "b1"):  # each thread's calls in the order in which it made them
-            own = [int(call.split("-")[1]) for call in order if call.startswith(thread_name)]
-            assert own == sorted(own)
-    for one, other in itertools.combinations(range(4), 2):
-        both = set(orders[one]) & set(orders[other])
-        assert len(both) > CALLS
-        assert [call for call in orders[one] if call in both] == [call for call in orders[other] if call in both]
+    check_one_order(orders, expected)
 
 
 def test_collectives_of_two_clients_at_once_are_never_mixed_up(mpi4: Running) -> None:
@@ -87,9 +86,8 @@ def test_collectives_of_two_clients_at_once_are_never_mixed_up(mpi4: Running) ->
         results = [(base + n, view.apply_async(total, base + n)) for n in range(100)]
         wrong.extend((value, sums) for value, ar in results if (sums := ar.get(60)) != [4 * value] * 4)
 
-    threads = [
-        threading.Thread(target=work, args=(mpi4.rc, 1_000)), threading.Thread(target=work, args=(other, 50_000))
-    ]  # fmt: skip
+    both = [(mpi4.rc, 1_000), (other, 50_000)]
+    threads = [threading.Thread(target=work, args=one) for one in both]
     for thread in threads:
         thread.start()
     for thread in threads:

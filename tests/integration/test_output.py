@@ -1,4 +1,4 @@
-"""What engines print, in Python, in C, in child processes: whose it is, when it is seen, and how much of it."""
+"""What engines print, in Python, C and child processes: whose it is, when it is seen, and how much of it."""
 
 from __future__ import annotations
 

@@ -166,14 +166,15 @@ def test_wrong_keys_are_refused(cluster: Running, rc: hpcremote.Client, what: st
     info, stranger = keys_of(cluster, "client"), new_keypair()
     keys, server_key = {
         "own keys": (stranger, info.server_key),
-        "engine's public key": (KeyPair(keys_of(cluster, "engine").public_key, info.secret_key), info.server_key),
+        "engine's public key": (
+            KeyPair(keys_of(cluster, "engine").public_key, info.secret_key),
+            info.server_key,
+        ),
         "another server key": (key_pair(info), stranger.public),
     }[what]
     with Remote(address(cluster), keys, server_key) as remote:
         assert not remote.is_in(1.0)
-    changed = remote_only(
-        info, public_key=keys.public, secret_key=keys.secret, server_key=server_key
-    )
+    changed = remote_only(info, public_key=keys.public, secret_key=keys.secret, server_key=server_key)
     with pytest.raises(hpcremote.NotConnected, match="refused our keys|did not greet"):
         connect(changed, 2.0)
 
@@ -209,7 +210,14 @@ def garbage(where: tuple[str, int], number: int, kept: list[socket.socket]) -> N
         b"\xff" + bytes(8) + b"\x7f",  # half a greeting
         b"\xff" + bytes(8) + b"\x7f\x03\x01" + b"CURVE".ljust(20, b"\0") + bytes(32) + os.urandom(500),
         # ... and a command of 2**62 bytes
-        b"\xff" + bytes(8) + b"\x7f\x03\x01" + b"CURVE".ljust(20, b"\0") + bytes(32) + b"\x06" + b"\x40" + bytes(7),
+        b"\xff"
+        + bytes(8)
+        + b"\x7f\x03\x01"
+        + b"CURVE".ljust(20, b"\0")
+        + bytes(32)
+        + b"\x06"
+        + b"\x40"
+        + bytes(7),
     ][number % 6]
     with contextlib.suppress(OSError):
         sock.sendall(text)
@@ -316,7 +324,11 @@ def test_another_user_at_the_socket_itself_is_sent_away(cluster: Running, rc: hp
 
     os.chmod(path, 0o777)
     try:
-        assert as_somebody_else(knock) in ("ConnectionAbortedError", "ConnectionResetError", "PermissionError")
+        assert as_somebody_else(knock) in (
+            "ConnectionAbortedError",
+            "ConnectionResetError",
+            "PermissionError",
+        )
     finally:
         os.close(folder)
 
@@ -357,7 +369,15 @@ def test_no_secret_is_in_any_other_file(cluster: Running) -> None:
 
 def test_no_secret_is_in_a_repr_or_an_error(cluster: Running, rc: hpcremote.Client) -> None:
     info = keys_of(cluster, "client")
-    shown = [repr(info), str(info), repr(key_pair(info)), repr(rc), repr(rc[:]), repr(rc.link), repr(cluster.cluster)]
+    shown = [
+        repr(info),
+        str(info),
+        repr(key_pair(info)),
+        repr(rc),
+        repr(rc[:]),
+        repr(rc.link),
+        repr(cluster.cluster),
+    ]
     with pytest.raises(hpcremote.NotConnected) as caught:
         connect(remote_only(info, server_key=new_keypair().public), 1.0)
     shown += [str(caught.value), repr(caught.value)]
