@@ -64,8 +64,10 @@ class Controller:
             str(self.shm),
         )
         self.info = Connection(
-            role="client", cluster_id="c1", cluster_uid="u", profile="p", version="0", protocol=1, host="here",
-            pid=1, started=0.0, machine=files.machine_id(), ipc=ipc, addresses=(), server_key=server.public,
+            role="client", cluster_id="c1", cluster_uid="u", profile="p", version="0", protocol=1,
+            host="here",
+            pid=1, started=0.0, machine=files.machine_id(), ipc=ipc, addresses=(),
+            server_key=server.public,
             public_key=client.public, secret_key=client.secret,
         )  # fmt: skip
         self._stop = threading.Event()
