@@ -60,6 +60,12 @@ class Profile:
     )
     mpiexec: str = _key("", "The mpiexec command; unset: beside the Python interpreter, then on PATH.")
     mpiexec_args: tuple[str, ...] = _key((), "More arguments for mpiexec, as a list.")
+    max_ranks_per_core: int = _key(
+        32,
+        "More engines than this for each core of this machine are refused, because they would bring it to a "
+        "standstill; not asked in a batch job, nor with mpiexec_args, which may name other hosts.",
+        least=1,
+    )
     python: str = _key("", "The engines' Python interpreter; unset: the one that starts the cluster.")
     environment: dict[str, str] = _key(dict, "More environment variables for the engines.")  # noqa: RUF009
     working_dir: str = _key("", "Folder that engines start in; unset: where the cluster is started.")

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hpcremote.errors import LaunchError
 from hpcremote.launch import mpi, process, text
 from hpcremote.launch.process import MARK, Child, Process, how_it_ended
 from hpcremote.launch.spec import Launcher
@@ -21,6 +22,26 @@ from hpcremote.profile import Profile
 #: Set by batch systems inside a job: there the slots are counted.
 _BATCH = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID", "FLUX_JOB_ID", "COBALT_JOBID", "OAR_JOB_ID")
 _TAIL = 30
+
+
+def check_room(profile: Profile, n: int) -> None:
+    """Refuse more engines than this machine can carry, where it is the one that would have to.
+
+    Not every mpiexec counts slots: MPICH's starts 5,000 ranks on two cores, and nothing works any more.
+
+    Raises:
+        LaunchError: *n* is too many; the message says which key allows them.
+    """
+    if profile.mpiexec_args or any(name in os.environ for name in _BATCH):
+        return
+    cores = len(os.sched_getaffinity(0))
+    most = profile.max_ranks_per_core * cores
+    if n > most:
+        raise LaunchError(
+            f"{n} engines are too many for this machine: it has {cores} cores, and profile {profile.name!r} "
+            f"allows {profile.max_ranks_per_core} for each, {most} in all. Start fewer, name other hosts in "
+            "mpiexec_args, or raise max_ranks_per_core"
+        )
 
 
 @dataclass(frozen=True)

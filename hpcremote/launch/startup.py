@@ -72,6 +72,7 @@ class Startup:
             LaunchError: something that is needed is not here. What was started is the caller's to end.
         """
         launcher = catalog.load(self.profile.launcher)
+        job.check_room(self.profile, self.n)
         record.claim(self.record)
         python = job.python_of(self.profile)
         self._controller = Child(

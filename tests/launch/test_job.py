@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from hpcremote import profile
+from hpcremote.errors import LaunchError
 from hpcremote.launch import catalog, job, process
 from hpcremote.launch.process import MARK
 
@@ -138,3 +139,17 @@ def test_the_log_of_a_job_is_private(tmp_path):
     running.children[0].wait()
     assert (tmp_path / "log").stat().st_mode & 0o077 == 0
     assert process.marked("m") == []
+
+
+def test_more_engines_than_the_machine_can_carry_are_refused():
+    cores = len(os.sched_getaffinity(0))
+    chosen = profile.load("local", {"max_ranks_per_core": 3})
+    job.check_room(chosen, 3 * cores)
+    with pytest.raises(LaunchError, match=rf"{3 * cores + 1} engines are too many.*max_ranks_per_core"):
+        job.check_room(chosen, 3 * cores + 1)
+
+
+def test_other_hosts_and_batch_jobs_count_their_own_slots(monkeypatch):
+    job.check_room(profile.load("mpi", {"mpiexec_args": ["-hosts", "a,b"]}), 100_000)
+    monkeypatch.setenv("SLURM_JOB_ID", "1")
+    job.check_room(profile.load("mpi", {}), 100_000)
