@@ -80,9 +80,24 @@ def pick(profile: str | None, cluster_id: str | None) -> record.Record:
     if found:
         which = ", ".join(f"--profile {one.profile} --cluster-id {one.cluster_id}" for one in found)
         raise ClusterNotFound(f"{len(found)} clusters are there; say which: {which}")
+    _refuse_by_hand(named, cluster_id)
     what = f"cluster {cluster_id!r}" if cluster_id else "cluster"
     where = f" of profile {named!r}" if named else ""
     raise ClusterNotFound(f"there is no {what}{where}; hpcremote list shows those there are")
+
+
+def _refuse_by_hand(profile: str | None, cluster_id: str | None) -> None:
+    """What was started by hand is ended by hand: nobody knows what started its engines."""
+    for folder in record.folders():
+        if profile not in (None, folder.parent.name) or cluster_id not in (None, folder.name):
+            continue
+        found = record.peek(folder / "client.json")
+        if found is not None and found.is_local and not found.is_stale:
+            raise ClusterNotFound(
+                f"the controller of cluster {folder.name!r} of profile {folder.parent.name!r} was started by "
+                f"hand; `kill {found.pid}` ends it and its engines, as does Ctrl-C where it runs, or "
+                "Client.shutdown(hub=True)"
+            )
 
 
 def as_options(profile: str, cluster_id: str) -> str:

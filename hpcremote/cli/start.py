@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from types import FrameType
 
+from hpcremote import profile
 from hpcremote.cli import exits, options
 from hpcremote.cluster import Cluster
 from hpcremote.launch.watch import Progress
@@ -31,13 +32,16 @@ def run(words: Sequence[str]) -> int:
     options.add_settings(made)
     args = made.parse_args(words)
     show = _Show(quiet=args.quiet)
+    settings = dict(args.settings)
+    asked = profile.load(options.profile_name(args.profile), settings)  # says which setting is wrong
+    settings.pop("n", None)
     cluster = Cluster(
-        args.n,
+        asked.n if args.n is None else args.n,
         options.profile_name(args.profile),
         args.cluster_id or "default",
         progress=show.progress,
         shutdown_atexit=args.foreground,
-        **{**dict(args.settings), **({"start_timeout": args.timeout} if args.timeout is not None else {})},
+        **{**settings, **({"start_timeout": args.timeout} if args.timeout is not None else {})},
     )
     with _ended_by_signals():
         try:

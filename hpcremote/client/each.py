@@ -14,7 +14,8 @@ class Each:
 
     def __call__(self, *sequences: Iterable[Any]) -> list[Any]:
         """Return the list of the function's values."""
-        return list(map(self.function, *sequences))
+        # Not map(): it would take a StopIteration of the function's for its own end, and drop values.
+        return [self.function(*items) for items in zip(*sequences, strict=False)]
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Each, (self.function,)

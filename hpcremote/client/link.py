@@ -11,7 +11,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from hpcremote._version import __version__
@@ -138,7 +138,10 @@ class Link:
             NotConnected: the controller is gone, or this process is a fork of the one that connected.
         """
         if not targets:
-            raise NoEnginesRegistered(no_engines(self.gone))
+            here = self._session.engines
+            raise NoEnginesRegistered(
+                f"this view names no engine; there are: {_listed(here)}" if here else no_engines(self.gone)
+            )
         self._check()
         session = self._session
         if session.open > MAX_OPEN:
@@ -328,3 +331,8 @@ def no_engines(gone: dict[int, m.Gone]) -> str:
     said = "there are no engines: start some, or wait with Client.wait_for_engines(n)"
     ended = [f"engine {one.id}: {one.cause}" for one in list(gone.values())[:4]]
     return f"{said}; those that there were have ended ({'; '.join(ended)})" if ended else said
+
+
+def _listed(engines: Iterable[int]) -> str:
+    ids = sorted(engines)
+    return ", ".join(map(str, ids[:20])) + (" ..." if len(ids) > 20 else "")

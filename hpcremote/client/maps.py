@@ -17,11 +17,17 @@ from itertools import chain, islice
 from typing import Any
 
 
-def as_sequence(items: Any) -> Any:
-    """Return *items* if it has a length and can be sliced, else a list of what it yields."""
+def as_sequence(items: Any, most: int | None = None) -> Any:
+    """Return *items* if it can be sliced, else a list of what it yields, of *most* items at most."""
     if hasattr(items, "__len__") and hasattr(items, "__getitem__") and not isinstance(items, dict):
         return items
-    return list(items)
+    return list(islice(items, most))
+
+
+def as_sequences(sequences: Sequence[Any]) -> list[Any]:
+    """Return all of them as sequences. An iterator without an end is fine beside something that has one."""
+    sizes = [len(items) for items in sequences if hasattr(items, "__len__")]
+    return [as_sequence(items, min(sizes, default=None)) for items in sequences]
 
 
 class Blocks:

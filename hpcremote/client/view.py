@@ -15,7 +15,7 @@ from typing import Any
 from hpcremote.client.each import Each
 from hpcremote.client.imports import SyncImports
 from hpcremote.client.mapresult import AsyncMapResult
-from hpcremote.client.maps import as_sequence, map_of
+from hpcremote.client.maps import as_sequence, as_sequences, map_of
 from hpcremote.client.remotefunction import name_of, plain_function
 from hpcremote.client.result import AsyncResult
 from hpcremote.client.viewbase import Targets, View
@@ -253,7 +253,7 @@ class DirectView(View):
         if not sequences:
             raise TypeError("map() needs a function and at least one sequence")
         f = plain_function(f)
-        dealt = [as_sequence(sequence) for sequence in sequences]
+        dealt = as_sequences(sequences) if each else [as_sequence(sequence) for sequence in sequences]
         lengths = [len(items) for items in dealt]
         if not each and min(lengths) != max(lengths):
             raise ValueError(f"the sequences of a parallel call must be of one length, not {lengths}")

@@ -48,6 +48,7 @@ class Executor:
         self._stop_seen = 0.0
         self._interrupted = False
         self._in_user_code = False
+        self._pid = os.getpid()
         self._output_lock = threading.Lock()  # a call's output is collected by one thread at a time
 
     def run(self, link: Link, output: Capture, *, shm: str, controller_timeout: float) -> str:
@@ -99,6 +100,10 @@ class Executor:
         self._output.begin(self._output_limit)
         started = time.time()
         status, pieces = self._perform(job)
+        if os.getpid() != self._pid:
+            # The call forked, and this is the child: the engine and its connection are the parent's.
+            self._output.flush()
+            os._exit(0 if status == "ok" else 1)
         completed = time.time()
         part, frames = self._part(run, pieces)
         out, err = self._rest_of_output(run)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hpcremote import files
 from hpcremote.errors import LaunchError
 from hpcremote.launch import mpi, process, text
 from hpcremote.launch.process import MARK, Child, Process, how_it_ended
@@ -59,7 +60,8 @@ class Plan:
 
 def base_environment(profile: Profile, mark: str) -> dict[str, str]:
     """Return the environment of a cluster's processes: ours, with the mark."""
-    env = {**os.environ, MARK: mark}
+    # They have another working directory: a relative folder would be another one there.
+    env = {**os.environ, MARK: mark, "HPCREMOTE_DIR": str(files.user_dir())}
     checkout = Path(__file__).parents[2]
     if not profile.python and checkout.name not in ("site-packages", "dist-packages"):
         # Not installed: this very hpcremote, wherever the engines' working directory is.

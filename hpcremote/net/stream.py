@@ -15,6 +15,7 @@ The end of the connection is the end of the peer, seen at once.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import mmap
 import socket
 import struct
@@ -113,9 +114,19 @@ class Stream:
         Raises:
             Closed: the other end is gone.
         """
-        if self._backlog:
-            waiting, self._backlog = list(self._backlog), deque()
-            self._backlog.extend(self._push(waiting))
+        while self._backlog:
+            # Only so many at a time: what waits behind a peer that does not read may be long.
+            waiting = list(itertools.islice(self._backlog, _PIECES))
+            try:
+                left = self._push(waiting)
+            except Closed:
+                self._backlog.clear()
+                raise
+            for _ in range(len(waiting) - len(left)):
+                self._backlog.popleft()
+            if left:
+                self._backlog[0] = left[0]  # a part of it may have gone out
+                return
 
     def _push(self, pieces: list[memoryview]) -> list[memoryview]:
         """Hand *pieces* to the kernel; return those that it did not take."""
