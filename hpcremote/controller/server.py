@@ -13,17 +13,19 @@ from typing import cast
 from hpcremote.controller.events import Action, End, Event, Log, Lost, Opened, Send, Tick, Unlink
 from hpcremote.controller.machine import Controller
 from hpcremote.ids import is_uid
-from hpcremote.net.hub import Came, Got, Happening, Hub, Peer
+from hpcremote.net.hub import Came, Got, Happening, Hub, Peer, Went
 from hpcremote.net.keys import RateLimit
 from hpcremote.net.shm import remove_blob
 from hpcremote.wire.frames import Frame, Parcel
-from hpcremote.wire.lastwords import cause_of, without_marks
+from hpcremote.wire.lastwords import SILENT, cause_of, without_marks
 from hpcremote.wire.messages import AnyMessage
 
 _log = logging.getLogger("hpcremote.controller")
 
 #: How much of a dead engine's output is kept.
 TAIL = 4_000
+#: How an MPI launcher ends the ranks that are left when one has died.
+ENDED_BY_OTHERS = (SILENT, "terminated by SIGTERM")
 #: Longer lines of the log are cut.
 LINE = 4_000
 
@@ -63,7 +65,10 @@ class Server:
         happened = self._hub.poll(timeout)
         now = time.monotonic()
         for happening in happened:
-            self._take_in(happening, now)
+            if not isinstance(happening, Went):
+                self._take_in(happening, now)
+        for lost in self._departures(happened):
+            self._take_in(lost, now)
         if self._signal:
             name, self._signal = self._signal, ""
             self._carry_out(self._machine.end(f"{name} received", now))
@@ -79,22 +84,23 @@ class Server:
             signal.signal(number, note)
         signal.set_wakeup_fd(self._hub.wake_fd, warn_on_full_buffer=False)
 
-    def _take_in(self, happening: Happening, now: float) -> None:
+    def _take_in(self, what: Came | Got | Lost, now: float) -> None:
         try:
-            if type(happening) is Got:
-                actions = self._machine.receive(happening.peer, happening.message, happening.frames, now)
+            if type(what) is Got:
+                actions = self._machine.receive(what.peer, what.message, what.frames, now)
             else:
-                actions = self._machine.handle(self._event(happening), now)
+                event = Opened(what.peer, what.role, what.local) if isinstance(what, Came) else what
+                actions = self._machine.handle(cast("Event", event), now)
             self._carry_out(actions)
         except Exception:  # noqa: BLE001 - it is logged, and
             # one peer's odd message must not end everybody's cluster.
-            _log.exception("the controller could not handle %r", type(happening).__name__)
+            _log.exception("the controller could not handle %r", type(what).__name__)
 
-    def _event(self, happening: Happening) -> Event:
-        if isinstance(happening, Came):
-            return Opened(happening.peer, happening.role, happening.local)
-        cause, output = self._autopsy(self._machine.engine_uid(happening.peer))
-        return Lost(happening.peer, cause, output)
+    def _departures(self, happened: Sequence[Happening]) -> list[Lost]:
+        """Return who went. Those who say why come first: an MPI launcher then killed the others."""
+        peers = [happening.peer for happening in happened if isinstance(happening, Went)]
+        lost = [Lost(peer, *self._autopsy(self._machine.engine_uid(peer))) for peer in peers]
+        return sorted(lost, key=lambda one: one.cause.startswith(ENDED_BY_OTHERS))
 
     def _carry_out(self, actions: Iterable[Action]) -> None:
         outbox = self._outbox
