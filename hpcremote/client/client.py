@@ -171,7 +171,7 @@ class Client(Calls):
             return ids, False
         if isinstance(targets, slice):
             return ids[targets], False
-        if hasattr(targets, "__index__"):
+        if hasattr(targets, "__index__") and not getattr(targets, "ndim", 0):  # an array has one, too
             return [_pick(ids, operator.index(targets))], True
         if isinstance(targets, str) or not isinstance(targets, Iterable):
             raise TypeError(f"engines are named by an int, a slice, a list of ints or 'all', not {targets!r}")

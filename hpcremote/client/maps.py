@@ -19,9 +19,15 @@ from typing import Any
 
 def as_sequence(items: Any, most: int | None = None) -> Any:
     """Return *items* if it can be sliced, else a list of what it yields, of *most* items at most."""
-    if hasattr(items, "__len__") and hasattr(items, "__getitem__") and not isinstance(items, dict):
+    sized = hasattr(items, "__len__") and hasattr(items, "__getitem__")
+    if sized and not isinstance(items, dict) and getattr(items, "shape", None) != ():
         return items
-    return list(islice(items, most))
+    try:
+        return list(islice(items, most))
+    except TypeError:
+        raise TypeError(
+            f"what is dealt to engines has to be a sequence or an iterator, not {items!r:.80}"
+        ) from None
 
 
 def as_sequences(sequences: Sequence[Any]) -> list[Any]:

@@ -284,7 +284,7 @@ def test_scatter_takes_iterators_and_one_engine(rc: Client) -> None:
     assert rc[0].gather("x", block=True) == ["a", "b", "c"]
     with pytest.raises(ValueError, match="dist is"):
         rc[0].scatter("x", [1], dist="z")
-    with pytest.raises(TypeError, match="not iterable"):
+    with pytest.raises(TypeError, match="a sequence or an iterator"):
         rc[0].scatter("x", 5)
 
 

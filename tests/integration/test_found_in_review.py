@@ -45,6 +45,22 @@ def test_map_takes_an_iterator_without_an_end_beside_something_that_has_one(rc):
     assert rc[:].map_sync(pow, range(5), itertools.repeat(2)) == [0, 1, 4, 9, 16]
 
 
+@pytest.mark.parametrize("nothing", [5, None])
+def test_what_cannot_be_dealt_is_named(rc, nothing):
+    with pytest.raises(TypeError, match=f"sequence or an iterator, not {nothing}"):
+        rc[:].scatter("part", nothing)
+    with pytest.raises(TypeError, match=f"sequence or an iterator, not {nothing}"):
+        rc[:].map_sync(abs, nothing)
+
+
+def test_an_array_of_ids_makes_a_view(rc):
+    numpy = pytest.importorskip("numpy")
+    assert rc[numpy.array([1, 0])].targets == [1, 0]
+    assert rc[numpy.int64(1)].targets == 1
+    with pytest.raises(TypeError, match="sequence or an iterator"):
+        rc[:].scatter("part", numpy.array(3))
+
+
 def test_an_empty_selection_is_not_taken_for_a_cluster_without_engines(rc):
     with pytest.raises(NoEnginesRegistered, match="names no engine; there are: 0, 1"):
         rc[10:].apply_sync(os.getpid)
