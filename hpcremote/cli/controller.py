@@ -8,6 +8,8 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
+from types import FrameType
+from typing import NoReturn
 
 from hpcremote import profile
 from hpcremote.cli import options
@@ -34,6 +36,8 @@ def run(words: Sequence[str]) -> int:
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
         stream=sys.stderr,
     )
+    # The server minds SIGTERM once it runs; what is written down before that has to go as well.
+    signal.signal(signal.SIGTERM, _end)
     if args.leash:
         _hold_leash()
     from hpcremote.controller.main import run as control
@@ -44,9 +48,12 @@ def run(words: Sequence[str]) -> int:
         _leave_nothing(chosen.name, cluster_id, chosen.stop_timeout)
 
 
+def _end(number: int, frame: FrameType | None) -> NoReturn:
+    sys.exit(128 + number)
+
+
 def _hold_leash() -> None:
     """End, as by SIGTERM, when whoever holds the other end of our standard input is gone."""
-    # Should that happen before the controller minds signals, ending at once is right, too.
     threading.Thread(target=_mind_leash, name="leash", daemon=True).start()
 
 

@@ -341,7 +341,7 @@ def test_a_file_with_a_mistake_in_run(nb: Notebook, tmp_path: Path) -> None:
         ("e0.scatter('a', range(4), dist='x')", ValueError, "dist is 'b'"),
         ("view.map()", TypeError, "map"),
         ("view.map(abs)", TypeError, "map"),
-        ("view.map(abs, 5)", TypeError, "not iterable"),
+        ("view.map(abs, 5)", TypeError, "a sequence or an iterator, not 5"),
         ("rc.load_balanced_view()", AttributeError, "there is no load balancing"),
         ("parallel.Refernce('a')", AttributeError, "Refernce"),
     ],
