@@ -5,6 +5,7 @@ Each row's cells say which session measured it under which metric. Sessions are 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 #: Column → its heading. ``floor`` is the least that it can cost: raw ZeroMQ, bare MPI, bare Python.
@@ -64,6 +65,29 @@ def _cells(metric: str, **sessions: str) -> dict[str, Cell]:
 _FOUR = {"hpcremote": "hpcremote", "ipyparallel": "ipyparallel", "dask": "dask"}
 _SIXTEEN = {"hpcremote": "hpcremote-16", "ipyparallel": "ipyparallel-16"}
 
+_BULK = {
+    "push_all": ("push 100 MB to all of", "push to one + Bcast"),
+    "scatter": ("scatter 100 MB over", "push to one + Scatterv"),
+    "gather": ("gather 100 MB from", "Gatherv + pull from one"),
+    "reduce": ("reduce 100 MB on each of", "Reduce + pull from one"),
+}
+_PLACES = {
+    "4": ("hpcremote", "4 engines, local"),
+    "8": ("hpcremote-8", "8 engines, local"),
+    "tcp-4": ("hpcremote-tcp", "4 engines, TCP with CURVE"),
+    "tcp-8": ("hpcremote-tcp-8", "8 engines, TCP with CURVE"),
+}
+
+
+def _bulk_rows() -> Iterator[Row]:
+    """Bulk data to and from all ranks of a job; the floor is what it takes by hand (peers/collective.py)."""
+    for metric, (doing, by_hand) in _BULK.items():
+        for place, (session, where) in _PLACES.items():
+            cells = {"hpcremote": Cell(session, metric), "floor": Cell(session, f"{metric}_floor")}
+            title = f"{doing} {where} (floor: {by_hand}, native)"
+            yield Row(f"{metric.replace('_', '-')}-{place}", title, True, cells, (AtMost("floor", 1.5),))
+
+
 ROWS = (
     Row(
         "call",
@@ -114,6 +138,7 @@ ROWS = (
         _cells("pull", **_FOUR, floor="floor"),
         (AtLeast("floor", 1.5), AtLeast("dask", 1)),
     ),
+    *_bulk_rows(),
     Row(
         "start",
         "cluster start to first result from all of 4",

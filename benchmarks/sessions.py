@@ -43,6 +43,8 @@ SESSIONS = (
     Session("floor", "floor.py"),
     Session("hpcremote", "hpcremote_engines.py"),
     Session("hpcremote-tcp", "hpcremote_engines.py", flags=("--tcp",)),
+    Session("hpcremote-8", "hpcremote_engines.py", n=8),
+    Session("hpcremote-tcp-8", "hpcremote_engines.py", n=8, flags=("--tcp",)),
     Session("bare", "bare_mpi.py"),
     Session("hpcremote-16", "hpcremote_engines.py", n=16),
     Session("imports", "imports.py"),

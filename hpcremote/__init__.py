@@ -29,9 +29,13 @@ if TYPE_CHECKING:
     from hpcremote.client.result import AsyncResult
     from hpcremote.client.view import DirectView
     from hpcremote.cluster import Cluster
+    from hpcremote.engine.comm.current import comm
+    from hpcremote.engine.embed import embed, resume
+    from hpcremote.engine.steering import Steering
     from hpcremote.errors import (
         AlreadyRunning,
         ClusterNotFound,
+        CollectiveError,
         CompositeError,
         ConfigError,
         ConnectionFileError,
@@ -44,6 +48,7 @@ if TYPE_CHECKING:
         PayloadError,
         ProfileError,
         Refused,
+        Released,
         RemoteError,
         TaskAborted,
         TimeoutError,
@@ -62,6 +67,7 @@ __all__ = [
     "Client",
     "Cluster",
     "ClusterNotFound",
+    "CollectiveError",
     "CompositeError",
     "ConfigError",
     "ConnectionFileError",
@@ -78,20 +84,25 @@ __all__ = [
     "ProfileError",
     "Reference",
     "Refused",
+    "Released",
     "RemoteError",
     "RemoteFunction",
+    "Steering",
     "TaskAborted",
     "TimeoutError",
     "UnmetDependency",
     "UnmetDependencyError",
     "__version__",
+    "comm",
     "depend",
     "dependent",
+    "embed",
     "error",
     "interactive",
     "parallel",
     "remote",
     "require",
+    "resume",
 ]
 
 #: Where the names are.
@@ -104,6 +115,9 @@ _HOMES = {
     "hpcremote.client.result": ("AsyncResult",),
     "hpcremote.client.view": ("DirectView",),
     "hpcremote.cluster": ("Cluster",),
+    "hpcremote.engine.comm.current": ("comm",),
+    "hpcremote.engine.embed": ("embed", "resume"),
+    "hpcremote.engine.steering": ("Steering",),
     "hpcremote.wire.depend": ("Reference", "depend", "dependent", "interactive", "require"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}

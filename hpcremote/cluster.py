@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from hpcremote import clusters, profile
 from hpcremote.errors import AlreadyRunning, ClusterNotFound, ConfigError
 from hpcremote.ids import is_cluster_id
-from hpcremote.launch import startup
+from hpcremote.launch import job, startup
 from hpcremote.launch.watch import Progress, Watch
 
 if TYPE_CHECKING:
@@ -125,8 +125,7 @@ class Cluster:
         return [*words, "--leash"]
 
     def _engine_words(self, begun: startup.Startup) -> list[str]:
-        file = begun.record.folder / "engine.json"
-        return ["-m", "hpcremote", "engine", "--file", str(file), "--wait", f"{self.profile.start_timeout:g}"]
+        return job.engine_words(self.profile, begun.record.folder)
 
     def _link(self) -> Link:
         return clusters.link_of(self.profile.name, self.cluster_id)

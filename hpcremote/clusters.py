@@ -6,25 +6,32 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from hpcremote import connection, files
 from hpcremote.errors import ClusterNotFound, HPCRemoteError, LaunchError, NotConnected
-from hpcremote.launch import record, startup
+from hpcremote.launch import process, record, startup
+from hpcremote.launch.byhand import ByHand, find
 
 if TYPE_CHECKING:
     from hpcremote.client.link import Link
+    from hpcremote.wire.messages import EngineInfo
+
+#: Seconds that a controller has to answer.
+_PATIENCE = 5.0
+#: Seconds that a controller has to end when its engines have had their time.
+_LEEWAY = 2.0
 
 
 class Status(NamedTuple):
     """What is known of a cluster.
 
     ``condition`` is starting, running, stopping, broken (some of its processes are gone), stale (all
-    are), or elsewhere (it was started on another machine and does not answer). ``engines`` maps each
-    host to the ids there, as far as the controller answers; ``ended`` says of engines that are gone how
-    they went.
+    are), or elsewhere (it was started on another machine and does not answer). ``n`` is how many engines
+    were asked for, None where the controller was started by hand. ``engines`` maps each host to the ids
+    there, as far as the controller answers; ``ended`` says of engines that are gone how they went.
     """
 
     profile: str
     cluster_id: str
     condition: str
-    n: int
+    n: int | None
     launcher: str
     host: str
     started: float
@@ -45,9 +52,9 @@ def status(profile_name: str, cluster_id: str) -> Status:
     Raises:
         ClusterNotFound: there is none of that profile and id.
     """
-    found = _record(profile_name, cluster_id)
+    found = _find(profile_name, cluster_id)
     condition = found.condition()
-    engines: dict[str, list[int]] = {}
+    engines: list[EngineInfo] = []
     ended: dict[str, str] = {}
     if condition in ("running", "elsewhere"):
         try:
@@ -64,8 +71,8 @@ def status(profile_name: str, cluster_id: str) -> Status:
         host=found.host,
         started=found.started,
         controller=found.controller.pid if found.controller else None,
-        processes=[one.pid for one in found.processes],
-        engines=engines,
+        processes=_pids(found, engines),
+        engines=_by_host(engines),
         ended=ended,
     )
 
@@ -77,8 +84,10 @@ def stop(profile_name: str, cluster_id: str, *, timeout: float = 10.0) -> None:
         ClusterNotFound: there is none of that profile and id.
         LaunchError: it cannot be ended, or not from here.
     """
-    found = _record(profile_name, cluster_id)
-    if found.is_here:
+    found = _find(profile_name, cluster_id)
+    if isinstance(found, ByHand):
+        _stop_by_hand(found, timeout)
+    elif found.is_here:
         startup.end(found, polite=timeout)
     else:
         _stop_elsewhere(found, timeout)
@@ -86,25 +95,71 @@ def stop(profile_name: str, cluster_id: str, *, timeout: float = 10.0) -> None:
 
 def _stop_elsewhere(found: record.Record, timeout: float) -> None:
     """Its processes are on another machine: we can only ask the controller."""
-    link = None
     try:
-        link = link_of(found.profile, found.cluster_id)
-        link.shutdown([], controller=True)
-        gone = link.wait(lambda: link.lost is not None, timeout + 2.0)
+        _ask_to_end(connection_of(found.profile, found.cluster_id), found.name, timeout)
     except (ClusterNotFound, NotConnected) as error:
         raise LaunchError(
             f"{found.name} was started on {found.host} and does not answer: stop it there"
         ) from error
-    finally:
-        if link is not None:
-            link.close()
-    if not gone:
-        raise LaunchError(f"{found.name} on {found.host} did not end within {timeout:g} s: stop it there")
     record.forget(found)
 
 
-def _record(profile_name: str, cluster_id: str) -> record.Record:
-    found = record.read(files.cluster_dir(profile_name, cluster_id))
+def _stop_by_hand(found: ByHand, timeout: float) -> None:
+    """Nobody wrote its processes down: the controller is asked who they are, and to end."""
+    if not found.is_here:
+        try:
+            _ask_to_end(found.connection, found.name, timeout)
+        except NotConnected as error:
+            raise LaunchError(
+                f"the controller of {found.name} was started by hand on {found.host} (pid "
+                f"{found.connection.pid}) and does not answer: stop it there, or remove {found.folder} if it "
+                "has ended"
+            ) from error
+        return
+    with record.locked(found.folder, timeout + _LEEWAY):
+        if found.condition() != "stale":
+            _end_by_hand(found, timeout)
+        found.forget()
+
+
+def _end_by_hand(found: ByHand, timeout: float) -> None:
+    processes, polite = [found.controller], 0.0
+    try:
+        # Who answers has the key of that very cluster, so these are its processes.
+        processes += _ask_to_end(found.connection, found.name, timeout=0.0, demand=False)
+        polite = timeout + _LEEWAY
+    except (NotConnected, TimeoutError):  # it hangs; its pid with its start time is its own
+        pass
+    # Nothing carries the uid as a mark: what has the user's own launcher, mpiexec perhaps, ends by itself.
+    process.end(processes, found.connection.cluster_uid, (), polite=polite)
+
+
+def _ask_to_end(
+    where: connection.Connection, name: str, timeout: float, *, demand: bool = True
+) -> list[process.Process]:
+    """Ask a controller to end and return the engines on its machine; *demand* that it goes in time.
+
+    Raises:
+        NotConnected: it does not answer.
+        LaunchError: it does not end.
+    """
+    from hpcremote.client.link import Link
+
+    link = Link(where, timeout=_PATIENCE)
+    try:
+        # Looked up while they are known to live: a pid with a start time is nobody else's later.
+        engines = [process.of_pid(engine.pid) for engine in link.engines.values() if engine.local]
+        link.shutdown([], controller=True)
+        if demand and not link.wait(lambda: link.lost is not None, timeout + _LEEWAY):
+            raise LaunchError(f"{name} on {where.host} did not end within {timeout:g} s: stop it there")
+        return engines
+    finally:
+        link.close()
+
+
+def _find(profile_name: str, cluster_id: str) -> record.Record | ByHand:
+    folder = files.cluster_dir(profile_name, cluster_id)
+    found = record.read(folder) or find(folder)
     if found is None:
         raise ClusterNotFound(
             f"there is no cluster {cluster_id!r} of profile {profile_name!r}; see hpcremote list"
@@ -127,20 +182,31 @@ def connection_of(profile_name: str, cluster_id: str) -> connection.Connection:
     return connection.read(path)
 
 
-def link_of(profile_name: str, cluster_id: str, timeout: float = 5.0) -> Link:
+def link_of(profile_name: str, cluster_id: str, timeout: float = _PATIENCE) -> Link:
     """Return a connection to a cluster's controller, without a client's views."""
     from hpcremote.client.link import Link
 
     return Link(connection_of(profile_name, cluster_id), timeout=timeout)
 
 
-def _engines(profile_name: str, cluster_id: str) -> tuple[dict[str, list[int]], dict[str, str]]:
-    """Return the ids on each host, and how those that are gone went."""
+def _engines(profile_name: str, cluster_id: str) -> tuple[list[EngineInfo], dict[str, str]]:
+    """Return the engines by id, and how those that are gone went."""
     link = link_of(profile_name, cluster_id)
     try:
-        hosts: dict[str, list[int]] = {}
-        for engine in sorted(link.engines.values(), key=lambda engine: engine.id):
-            hosts.setdefault(engine.host, []).append(engine.id)
-        return hosts, link.query("info")["ended"]
+        return sorted(link.engines.values(), key=lambda engine: engine.id), link.query("info")["ended"]
     finally:
         link.close()
+
+
+def _by_host(engines: list[EngineInfo]) -> dict[str, list[int]]:
+    hosts: dict[str, list[int]] = {}
+    for engine in engines:
+        hosts.setdefault(engine.host, []).append(engine.id)
+    return hosts
+
+
+def _pids(found: record.Record | ByHand, engines: list[EngineInfo]) -> list[int]:
+    """Return the processes that are known on the controller's machine."""
+    if isinstance(found, ByHand):
+        return [found.connection.pid, *(engine.pid for engine in engines if engine.local)]
+    return [one.pid for one in found.processes]

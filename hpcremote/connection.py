@@ -51,6 +51,7 @@ class Connection:
         shm: the cluster's shared-memory folder on the controller's machine, or nothing.
         controller_timeout: seconds that engines live on without their controller.
         output_limit: bytes of what a call prints on one engine that go into its result.
+        comm_world: whether MPI.COMM_WORLD inside engines is a duplicate in which waiting can be ended.
         ticks: ``files.process_start(pid)``, filled in by itself in the controller.
     """
 
@@ -72,6 +73,7 @@ class Connection:
     shm: str = ""
     controller_timeout: float = 30.0
     output_limit: int = 10_000_000
+    comm_world: bool = True
     ticks: int = dataclasses.field(default_factory=lambda: files.process_start(os.getpid()) or 0)
 
     @property
@@ -230,6 +232,8 @@ def _value(where: str, field: dataclasses.Field[Any], value: object) -> Any:
     kind, right = "text", isinstance(value, str)
     if field.type == "int":
         kind, right = "an integer", type(value) is int
+    elif field.type == "bool":
+        kind, right = "true or false", type(value) is bool
     elif field.type == "float":
         kind, right = "a number", type(value) in (int, float)
     elif field.name == "addresses":

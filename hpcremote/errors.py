@@ -17,8 +17,10 @@
     ├── EngineError                an engine died or left while it owed a result: which, how, its last output
     ├── TaskAborted                the call was aborted before it started
     ├── UnmetDependency            what @require or @depend asked for is not there
+    ├── Released                   this rank waited in MPI for one that will not come: in what, and where
     └── RemoteError                user code raised on an engine
         └── CompositeError         ... on one or more of several engines
+            └── CollectiveError    ... while others waited for them in MPI, and had to be released
 
 ``TimeoutError`` is Python's own: the result is not ready *yet*, nothing is lost.
 """
@@ -29,6 +31,8 @@ import builtins
 from collections.abc import Sequence
 
 TimeoutError = builtins.TimeoutError
+
+_OURS = __file__.rpartition("/")[0] + "/"
 
 
 class HPCRemoteError(Exception):
@@ -105,6 +109,22 @@ class UnmetDependency(HPCRemoteError):
     """A function's @require or @depend is not met on the engine; the function did not run."""
 
 
+class Released(HPCRemoteError):
+    """This rank waited in an MPI operation that cannot complete any more, and was let out of it.
+
+    Attributes:
+        operation: the operation ("Allreduce").
+        filename: file of the user's code that called it.
+        lineno: line in that file.
+    """
+
+    def __init__(self, message: str, *, operation: str = "", filename: str = "", lineno: int = 0) -> None:
+        super().__init__(message)
+        self.operation = operation
+        self.filename = filename
+        self.lineno = lineno
+
+
 # The name in the document that specifies the API.
 UnmetDependencyError = UnmetDependency
 
@@ -147,8 +167,18 @@ class RemoteError(HPCRemoteError):
         return f"{head}\n{self.traceback.rstrip()}" if self.traceback else head
 
     def render_traceback(self) -> list[str]:
-        """Return the remote traceback as lines (IPython shows these)."""
+        """Return the remote traceback as lines."""
         return str(self).splitlines()
+
+    def _render_traceback_(self) -> list[str]:
+        """Return what IPython shows: where the user called us, and what happened on the engine."""
+        import traceback
+
+        frames = traceback.extract_tb(self.__traceback__)
+        starts = [index + 1 for index, frame in enumerate(frames) if "/IPython/core/" in frame.filename]
+        theirs = [frame for frame in frames[max(starts, default=0) :] if not frame.filename.startswith(_OURS)]
+        called = "".join(["Traceback (most recent call last):\n", *traceback.format_list(theirs)])
+        return [*(called.splitlines() if theirs else ()), *f"{type(self).__name__}: {self}".splitlines()]
 
     def print_traceback(self, excid: int | None = None) -> None:
         """Write the remote traceback to standard output."""
@@ -215,6 +245,77 @@ class CompositeError(RemoteError):
             return self.errors[excid]
         except IndexError:
             raise IndexError(f"there are {len(self.errors)} errors, no number {excid}") from None
+
+
+class CollectiveError(CompositeError):
+    """A call failed on some engines while others waited for them in MPI; these have been released.
+
+    All engines are back at work, with their namespaces; communicators were made anew where that was needed.
+
+    Attributes:
+        finished: the engines on which the call finished.
+        released: what each engine that waited was in, by engine id: "Allreduce at solve.py:12".
+        failed: the error of each engine on which the call failed, by engine id.
+    """
+
+    def __init__(
+        self, message: str, errors: Sequence[BaseException], engines: Sequence[int], finished: Sequence[int]
+    ) -> None:
+        super().__init__(message, errors)
+        self.engines = list(engines)
+        self.finished = list(finished)
+        pairs = list(zip(self.engines, self.errors, strict=True))
+        self.released = {engine: _waited(error) for engine, error in pairs if isinstance(error, Released)}
+        self.failed = {engine: error for engine, error in pairs if not isinstance(error, Released)}
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (CollectiveError, (self.msg, self.errors, self.engines, self.finished))
+
+    def table(self) -> str:
+        """Return one line for each group of engines to which the same happened."""
+        groups: dict[str, list[int]] = {}
+        for engine, error in self.failed.items():
+            groups.setdefault(f"failed: {_in_one_line(error)}", []).append(engine)
+        for engine, where in self.released.items():
+            groups.setdefault(f"released from {where}", []).append(engine)
+        for engine in self.finished:
+            groups.setdefault("finished", []).append(engine)
+        rows = [(f"engine{'s' if len(ids) > 1 else ''} {spans(ids)}", what) for what, ids in groups.items()]
+        width = max(len(who) for who, _ in rows)
+        return "\n".join(f"  {who:<{width}}  {what}" for who, what in rows)
+
+    def render_traceback(self, excid: int | None = None) -> list[str]:
+        """Return the table and the tracebacks of the first that failed, or the lines of error *excid*."""
+        if excid is not None:
+            return super().render_traceback(excid)
+        lines = [self.msg, *self.table().splitlines()]
+        for error in list(self.failed.values())[: self.tb_limit]:
+            lines += ["", *str(error).splitlines()]
+        if (hidden := len(self.failed) - self.tb_limit) > 0:
+            lines += ["", f"... and {hidden} more: see .failed"]
+        return lines
+
+
+def _waited(error: Released) -> str:
+    place = f" at {error.filename}:{error.lineno}" if error.filename else ""
+    return f"{error.operation or 'MPI'}{place}"
+
+
+def _in_one_line(error: BaseException) -> str:
+    if isinstance(error, RemoteError):
+        return f"{error.ename}({error.evalue})".partition("\n")[0]
+    return f"{type(error).__name__}({error})".partition("\n")[0]
+
+
+def spans(ids: Sequence[int]) -> str:
+    """Return ids in few words: ``0-3, 7``."""
+    found: list[list[int]] = []
+    for one in ids:
+        if found and one == found[-1][1] + 1:
+            found[-1][1] = one
+        else:
+            found.append([one, one])
+    return ", ".join(str(low) if low == high else f"{low}-{high}" for low, high in found)
 
 
 def _as_row(error: BaseException) -> tuple[str, str, str, dict[str, object]]:

@@ -83,6 +83,16 @@ class Profile:
     controller_timeout: float = _key(
         30.0, "How long engines live on when their controller is gone.", unit="seconds", least=0
     )
+    collective_grace: float = _key(
+        2.0,
+        "When a call has failed on one engine: how long others may go on waiting for it in MPI.",
+        unit="seconds",
+        least=0,
+    )
+    comm_world: bool = _key(
+        True,
+        "Whether the name MPI.COMM_WORLD inside engines is a duplicate whose waiting can be ended.",
+    )
     keepalive: float = _key(
         10.0,
         "Silence on a TCP connection after which its other end is asked; 0: never.",

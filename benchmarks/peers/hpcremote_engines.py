@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 
+import collective
 import common
 import footprint
 import views
@@ -44,6 +45,7 @@ def main() -> None:
         if "uss" in arguments.metrics:  # before any other metric has given the engines something to remember
             footprint.report(client[:].apply_sync(pid))
         views.measure(client, empty, arguments.metrics, counts)
+        collective.measure(client, arguments.metrics, common.scaled(7, arguments.quick))
     finally:
         with common.bounded(60):
             cluster.__exit__(None, None, None)

@@ -10,6 +10,7 @@ import ast
 import contextlib
 import inspect
 import io
+import itertools
 import os
 import re
 import textwrap
@@ -48,10 +49,10 @@ def first_paragraph(text: str | None) -> str:
 
 
 def wire() -> str:
-    from hpcremote.wire import messages
+    from hpcremote.wire import agentmessages, enginemessages, messages, parts
 
     out = []
-    for title, classes in sections(messages):
+    for title, classes in itertools.chain(*map(sections, (parts, messages, enginemessages, agentmessages))):
         out.append(f"## {title}\n")
         for cls in classes:
             out += [f"### {cls.__name__}\n", markdown(cls.__doc__), ""]

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from hpcremote import files
-from hpcremote.cli import exits
+from hpcremote.cli import exits, options
 from hpcremote.errors import ConfigError, HPCRemoteError
-from hpcremote.launch import leftovers, process, record
+from hpcremote.launch import byhand, leftovers, process, record
 
 
 def run(words: Sequence[str]) -> int:
     """Run the command."""
-    made = argparse.ArgumentParser(
-        prog="hpcremote clean",
-        description="Remove the folders (with logs), sockets and shared memory of clusters that have ended.",
-        allow_abbrev=False,
+    made = options.parser(
+        "clean",
+        "Remove the folders (with logs), sockets and shared memory of clusters that have ended.",
+        several=True,
     )
-    made.add_argument("-p", "--profile", metavar="NAME", help="of this profile only")
     made.add_argument("--dry-run", action="store_true", help="only say what would be removed")
     args = made.parse_args(words)
     status = exits.OK
@@ -49,8 +47,8 @@ def _in_use(folder: Path) -> bool:
         return True  # it may be another version's, and running
     if found is not None:
         return found.condition() not in ("stale", "broken")
-    by_hand = record.peek(folder / "client.json")
-    return by_hand is not None and not by_hand.is_stale
+    by_hand = byhand.find(folder)
+    return by_hand is not None and by_hand.condition() != "stale"
 
 
 def _remove(folder: Path) -> None:

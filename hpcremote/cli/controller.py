@@ -5,16 +5,22 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Sequence
 from types import FrameType
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from hpcremote import profile
 from hpcremote.cli import options
 from hpcremote.errors import AlreadyRunning, ConfigError
 from hpcremote.ids import is_cluster_id
+
+if TYPE_CHECKING:
+    from hpcremote.controller.events import Relaunch
+    from hpcremote.controller.relaunch import Relauncher
+    from hpcremote.launch.again import Again
 
 
 def run(words: Sequence[str]) -> int:
@@ -41,11 +47,25 @@ def run(words: Sequence[str]) -> int:
     if args.leash:
         _hold_leash()
     from hpcremote.controller.main import run as control
+    from hpcremote.launch.again import Again
 
+    again = Again(chosen, cluster_id)
     try:
-        return control(chosen, cluster_id)
+        return control(chosen, cluster_id, _relauncher(again))
     finally:
+        again.give_up()
         _leave_nothing(chosen.name, cluster_id, chosen.stop_timeout)
+
+
+def _relauncher(again: Again) -> Relauncher:
+    """Have engine sets started again: the controller does not know how, and ``launch`` knows no sets."""
+    here = socket.gethostname()
+
+    def relaunch(order: Relaunch, there: threading.Event) -> None:
+        pids = [pid for host, pid in order.members if host == here]
+        again(order.set_id, order.mark, order.size, pids, order.timeout, there)
+
+    return relaunch
 
 
 def _end(number: int, frame: FrameType | None) -> NoReturn:

@@ -16,16 +16,6 @@ from hpcremote.errors import HPCRemoteError
 if TYPE_CHECKING:
     from hpcremote.connection import Connection
 
-#: Set for processes that were started as ranks, by mpiexec or by srun.
-_RANK = (
-    "PMI_RANK",
-    "PMIX_RANK",
-    "OMPI_COMM_WORLD_RANK",
-    "PALS_RANKID",
-    "MV2_COMM_WORLD_RANK",
-    "SLURM_STEP_ID",
-)
-
 
 class _Options(NamedTuple):
     file: str | None = None
@@ -38,11 +28,12 @@ class _Options(NamedTuple):
 def run(words: Sequence[str]) -> int:
     """Run the command."""
     chosen = _by_launcher(words) or _by_argparse(words)
-    _log_to_stderr()
+    log_to_stderr()
     from hpcremote.engine.main import run as work
+    from hpcremote.engine.mpi import started_as_rank
 
     expect = os.environ.get("HPCREMOTE_EXPECT", "")
-    use_mpi = _started_as_rank() if chosen.mpi is None else chosen.mpi
+    use_mpi = started_as_rank() if chosen.mpi is None else chosen.mpi
     count = int(expect) if expect.isdigit() else None
     try:
         return work(_finder(chosen), wait=chosen.wait, expect=count, use_mpi=use_mpi)
@@ -84,12 +75,6 @@ def _by_argparse(words: Sequence[str]) -> _Options:
     return _Options(**vars(made.parse_args(words)))
 
 
-def _started_as_rank() -> bool:
-    if told := os.environ.get("HPCREMOTE_MPI"):
-        return told != "0"
-    return "HPCREMOTE_EXPECT" in os.environ or any(name in os.environ for name in _RANK)
-
-
 def _finder(chosen: _Options) -> Callable[[], Connection]:
     from hpcremote import connection
 
@@ -99,7 +84,8 @@ def _finder(chosen: _Options) -> Callable[[], Connection]:
     return lambda: connection.find(chosen.profile, chosen.cluster_id, "engine")
 
 
-def _log_to_stderr() -> None:
+def log_to_stderr() -> None:
+    """Have our own log go to standard error."""
     import logging
 
     handler = logging.StreamHandler(sys.stderr)

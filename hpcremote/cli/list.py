@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 from collections.abc import Sequence
 
 from hpcremote.cli import exits, options
 from hpcremote.cli.status import span
-from hpcremote.launch import record
 
 
 def run(words: Sequence[str]) -> int:
     """Run the command."""
-    made = argparse.ArgumentParser(
-        prog="hpcremote list", description="List your clusters.", allow_abbrev=False
-    )
-    made.add_argument("-p", "--profile", metavar="NAME", help="of this profile only")
+    made = options.parser("list", "List your clusters.", several=True)
     made.add_argument("--json", action="store_true", help="for programs")
     args = made.parse_args(words)
-    rows = [_row(one) for one in options.records(args.profile)] + _by_hand(args.profile)
+    rows = [_row(one) for one in options.records(args.profile)]
     if args.json:
         print(json.dumps(rows, indent=2))
     else:
@@ -28,7 +23,7 @@ def run(words: Sequence[str]) -> int:
     return exits.OK
 
 
-def _row(one: record.Record) -> dict[str, object]:
+def _row(one: options.Found) -> dict[str, object]:
     return {
         "profile": one.profile,
         "cluster_id": one.cluster_id,
@@ -38,28 +33,6 @@ def _row(one: record.Record) -> dict[str, object]:
         "started": one.started,
         "launcher": one.launcher,
     }
-
-
-def _by_hand(profile: str | None) -> list[dict[str, object]]:
-    """Controllers that were started by hand have connection files only."""
-    rows: list[dict[str, object]] = []
-    for folder in record.folders():
-        if profile not in (None, folder.parent.name) or (folder / "cluster.json").exists():
-            continue
-        found = record.peek(folder / "client.json")
-        if found is not None:
-            rows.append(
-                {
-                    "profile": folder.parent.name,
-                    "cluster_id": folder.name,
-                    "state": "stale" if found.is_stale else "running" if found.is_local else "elsewhere",
-                    "n": None,
-                    "host": found.host,
-                    "started": found.started,
-                    "launcher": "by hand",
-                }
-            )
-    return rows
 
 
 def table(rows: Sequence[dict[str, object]], now: float) -> list[str]:

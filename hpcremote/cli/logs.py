@@ -37,7 +37,14 @@ def run(words: Sequence[str]) -> int:
 def _folder(profile: str | None, cluster_id: str | None) -> Path:
     """The cluster that is meant; of those that have ended, the latest."""
     try:
-        return options.pick(profile, cluster_id).folder
+        one = options.pick(profile, cluster_id)
+        if isinstance(one, record.Record):
+            return one.folder
+        if one.condition() != "stale":
+            raise ConfigError(
+                f"{one.name} was started by hand: its controller and its engines write their logs to the "
+                "standard error that they were started with"
+            )
     except ClusterNotFound:
         if options.records(profile, cluster_id):
             raise  # several

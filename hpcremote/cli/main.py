@@ -14,12 +14,15 @@ from importlib import import_module
 COMMANDS = {
     "start": "start a cluster; it lives on until it is stopped",
     "stop": "stop a cluster and leave nothing behind",
+    "restart": "start a cluster's engines again under the same ids",
     "status": "say how a cluster is",
     "list": "list your clusters",
     "logs": "show a cluster's logs",
     "clean": "remove what dead clusters left",
     "profile": "list, show, create or find profiles",
     "controller": "be a controller (start does this for you)",
+    "stacks": "show where engines are, also while they hang",
+    "agent": "watch the engines of a node (engines start it by themselves)",
     "engine": "be an engine, or an MPI rank of an engine set (start does this for you)",
 }
 _ERROR = 1

@@ -8,16 +8,19 @@ import os
 from typing import Any
 
 from hpcremote.errors import ClusterNotFound, ConfigError
-from hpcremote.launch import record
+from hpcremote.launch import byhand, record
+
+#: A cluster that is written down, or one whose controller was started by hand.
+Found = record.Record | byhand.ByHand
 
 
-def parser(command: str, about: str) -> argparse.ArgumentParser:
-    """Return a parser for ``hpcremote <command>``."""
+def parser(command: str, about: str, *, several: bool = False) -> argparse.ArgumentParser:
+    """Return a parser for ``hpcremote <command>``, which is about one cluster or about *several*."""
     made = argparse.ArgumentParser(prog=f"hpcremote {command}", description=about, allow_abbrev=False)
-    made.add_argument(
-        "-p", "--profile", metavar="NAME", help="profile (default: $HPCREMOTE_PROFILE, or default)"
-    )
-    made.add_argument("-c", "--cluster-id", metavar="ID", help="which cluster of that profile")
+    which = "of this profile only" if several else "profile (default: $HPCREMOTE_PROFILE, or default)"
+    made.add_argument("-p", "--profile", metavar="NAME", help=which)
+    if not several:
+        made.add_argument("-c", "--cluster-id", metavar="ID", help="which cluster of that profile")
     return made
 
 
@@ -50,13 +53,13 @@ def add_settings(made: argparse.ArgumentParser) -> None:
     )
 
 
-def records(profile: str | None = None, cluster_id: str | None = None) -> list[record.Record]:
-    """Return the clusters that are written down; damaged records are skipped."""
-    found = []
+def records(profile: str | None = None, cluster_id: str | None = None) -> list[Found]:
+    """Return the clusters that are known of; damaged records are skipped."""
+    found: list[Found] = []
     for folder in record.folders():
         if profile in (None, folder.parent.name) and cluster_id in (None, folder.name):
             try:
-                one = record.read(folder)
+                one = record.read(folder) or byhand.find(folder)
             except ConfigError:
                 continue
             if one is not None:
@@ -64,7 +67,7 @@ def records(profile: str | None = None, cluster_id: str | None = None) -> list[r
     return found
 
 
-def pick(profile: str | None, cluster_id: str | None) -> record.Record:
+def pick(profile: str | None, cluster_id: str | None) -> Found:
     """Return the one cluster that is meant: dead ones are only meant when no living one is.
 
     Raises:
@@ -80,24 +83,9 @@ def pick(profile: str | None, cluster_id: str | None) -> record.Record:
     if found:
         which = ", ".join(f"--profile {one.profile} --cluster-id {one.cluster_id}" for one in found)
         raise ClusterNotFound(f"{len(found)} clusters are there; say which: {which}")
-    _refuse_by_hand(named, cluster_id)
     what = f"cluster {cluster_id!r}" if cluster_id else "cluster"
     where = f" of profile {named!r}" if named else ""
     raise ClusterNotFound(f"there is no {what}{where}; hpcremote list shows those there are")
-
-
-def _refuse_by_hand(profile: str | None, cluster_id: str | None) -> None:
-    """What was started by hand is ended by hand: nobody knows what started its engines."""
-    for folder in record.folders():
-        if profile not in (None, folder.parent.name) or cluster_id not in (None, folder.name):
-            continue
-        found = record.peek(folder / "client.json")
-        if found is not None and found.is_local and not found.is_stale:
-            raise ClusterNotFound(
-                f"the controller of cluster {folder.name!r} of profile {folder.parent.name!r} was started by "
-                f"hand; `kill {found.pid}` ends it and its engines, as does Ctrl-C where it runs, or "
-                "Client.shutdown(hub=True)"
-            )
 
 
 def as_options(profile: str, cluster_id: str) -> str:

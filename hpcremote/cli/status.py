@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from hpcremote import clusters
 from hpcremote.cli import exits, options
+from hpcremote.launch import byhand
 
 
 def run(words: Sequence[str]) -> int:
@@ -26,8 +27,8 @@ def lines(seen: clusters.Status, now: float) -> list[str]:
     count = sum(map(len, seen.engines.values()))
     said = [
         f"cluster {seen.cluster_id!r} of profile {seen.profile!r}: {seen.condition}",
-        f"  started     {span(now - seen.started)} ago on {seen.host}, by {seen.launcher}",
-        f"  engines     {count} of {seen.n}",
+        f"  started     {span(now - seen.started)} ago on {seen.host}, {_launched(seen.launcher)}",
+        f"  engines     {count}" + ("" if seen.n is None else f" of {seen.n}"),
     ]
     said += [f"    {host:<12} {ranges(ids)}" for host, ids in seen.engines.items()]
     said += [f"    engine {engine} ended: {cause}" for engine, cause in seen.ended.items()]
@@ -39,6 +40,10 @@ def lines(seen: clusters.Status, now: float) -> list[str]:
             "  remedy      " + " ".join(["hpcremote stop", *chosen.split(), "ends and removes what is left"])
         )
     return said
+
+
+def _launched(launcher: str) -> str:
+    return launcher if launcher == byhand.LAUNCHER else f"by {launcher}"
 
 
 def span(seconds: float) -> str:

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from hpcremote import clusters, profile
 from hpcremote.cli import exits, options
 from hpcremote.errors import ClusterNotFound, HPCRemoteError, ProfileError
-from hpcremote.launch.record import Record
 
 
 def run(words: Sequence[str]) -> int:
@@ -23,7 +22,7 @@ def run(words: Sequence[str]) -> int:
     return max((_try(one, args.timeout) for one in options.records(args.profile, args.cluster_id)), default=0)
 
 
-def _try(one: Record, timeout: float | None) -> int:
+def _try(one: options.Found, timeout: float | None) -> int:
     try:
         _stop(one, timeout)
     except HPCRemoteError as error:
@@ -32,7 +31,7 @@ def _try(one: Record, timeout: float | None) -> int:
     return exits.OK
 
 
-def _stop(one: Record, timeout: float | None) -> None:
+def _stop(one: options.Found, timeout: float | None) -> None:
     try:
         clusters.stop(one.profile, one.cluster_id, timeout=_patience(one) if timeout is None else timeout)
     except ClusterNotFound:  # somebody was faster
@@ -40,7 +39,7 @@ def _stop(one: Record, timeout: float | None) -> None:
     print(f"{one.name} is stopped")
 
 
-def _patience(one: Record) -> float:
+def _patience(one: options.Found) -> float:
     try:
         return profile.load(one.profile).stop_timeout
     except ProfileError:  # it was changed or removed since; the cluster has to end all the same

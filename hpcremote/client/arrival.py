@@ -1,7 +1,12 @@
-"""The waiting half of a result: it is told when everything has landed, and who waits for it is woken.
+"""The waiting half of a result: it knows when everything has landed, and who waits for it is woken.
 
 A :class:`concurrent.futures.Future` whose ``set_result`` only says "it is there"; what it is, is
 :mod:`hpcremote.client.result`'s business.
+
+Most results are asked with ``get()`` and by nobody else, and there may be many of them. So the inside of the
+Future (a condition with its lock, lists of waiters and callbacks: more than all the rest) is made when
+somebody first touches it: ``__getattr__`` sees to that. Until then nobody is told anything; ``get()`` looks
+at the flight.
 """
 
 from __future__ import annotations
@@ -10,31 +15,69 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION, Future, InvalidStateError
 from typing import TYPE_CHECKING, Any
 
-from hpcremote.client.flight import Seat, attend
+from hpcremote.client.flight import LANDING, Flight, Seat, attend
 
 if TYPE_CHECKING:
     from hpcremote.client.calls import Calls
 
 
+#: What ``Future.__init__`` would make.
+_INSIDE = frozenset(vars(Future()))
+
+
 class Arrival(Future[Any]):
-    """Waits for seats of flights.
+    """Waits for a whole flight, or for some seats of flights.
 
     Attributes:
-        waiting: how many things have not landed.
+        owed: how many of the seats have not landed (not counted for a whole flight, which knows).
     """
 
-    def __init__(self, client: Calls, seats: Sequence[Seat]) -> None:
-        super().__init__()
-        self.waiting = 0
-        self._client = client
-        self._seats = seats
-        self._given_up = False
+    owed = 0
+    _given_up = False
+    _is_future = False
+    _places: Sequence[Seat] | None = None
 
-    def expect(self, *, whole: bool) -> None:
-        """Begin to wait; *whole*: the seats are all those of one flight."""
-        attend(self, [(self._seats[0][0], -1)] if whole else self._seats)
-        if not self.waiting:
-            self.arrived()
+    def __init__(self, client: Calls, awaited: Flight | Sequence[Seat]) -> None:
+        # Not super().__init__(): see the module's docstring.
+        self._client = client
+        if isinstance(awaited, Flight):
+            self._flight: Flight | None = awaited
+        else:
+            self._flight = None
+            self._places = awaited
+            attend(self, awaited)
+
+    @property
+    def waiting(self) -> int:
+        """How many things have not landed."""
+        flight = self._flight
+        return self.owed if flight is None else flight.missing
+
+    @property
+    def _seats(self) -> Sequence[Seat]:
+        if self._places is None:
+            flight = self._flight
+            self._places = [(flight, seat) for seat in range(len(flight.targets))] if flight else ()
+        return self._places
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _INSIDE:
+            self._become_future()
+            return object.__getattribute__(self, name)
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def _become_future(self) -> None:
+        """Make the inside of the Future; from now on the flight tells it when it arrives."""
+        with LANDING:
+            if self._is_future:
+                return
+            inside: Future[Any] = Future()
+            if not self.waiting:
+                inside.set_result(None)
+            elif self._flight is not None:
+                self._flight.add_waiter(self, -1)
+            vars(self).update(vars(inside))  # all at once, for threads that do not hold the lock
+            self._is_future = True
 
     def split(self) -> Sequence[Arrival]:
         """Return one for each seat."""
@@ -42,11 +85,13 @@ class Arrival(Future[Any]):
 
     def arrived(self) -> None:
         """Everything is there (called by the flight, in the thread that reads the socket)."""
+        if not self._is_future:  # nobody has to be told
+            return
         try:
             # The value is unpickled when somebody looks at it; see AsyncResult.
             Future.set_result(self, None)
         except InvalidStateError:
-            # It was cancelled, or it arrived while it was being made: then it has been told before.
+            # It was cancelled.
             return
 
     def _is_there(self) -> bool:
@@ -58,7 +103,7 @@ class Arrival(Future[Any]):
 
     def done(self) -> bool:
         """Say whether the call has finished on all engines or was cancelled."""
-        return not self.waiting or super().done()
+        return not self.waiting or (self._is_future and super().done())
 
     def successful(self) -> bool:
         """Say whether the call finished without an exception.
@@ -116,19 +161,11 @@ class Arrival(Future[Any]):
 
     def has_failed(self) -> bool:
         """Say whether an engine has failed by now."""
+        if self._flight is not None:
+            return self._flight.failed > 0
         return any(flight.results[seat] and not flight.succeeded(seat) for flight, seat in self._seats)
 
     # ------------------------------------------------------------ giving up
-
-    def abort(self) -> None:
-        """Do not start the call where it has not started; there the result will be ``TaskAborted``.
-
-        Raises:
-            RuntimeError: it has finished.
-        """
-        if self.ready():
-            raise RuntimeError("the call has finished, it cannot be aborted")
-        self._client.abort(self)
 
     def cancel(self) -> bool:
         """Do not start the call where it has not started, and give up its result.

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
-from hpcremote.client.flight import Seat
+from hpcremote.client.flight import Flight, Seat
 from hpcremote.client.memory import Memory, metadata_of, results_of
 from hpcremote.client.metadata import Metadata
 from hpcremote.client.result import AsyncResult
@@ -45,6 +45,10 @@ class Calls:
     def outstanding(self) -> set[str]:
         """The names of the calls that owe a result."""
         return self._memory.outstanding()
+
+    def pending(self) -> list[Flight]:
+        """The calls that owe a result and are held by somebody, oldest first; not for users."""
+        return self._memory.pending()
 
     @property
     def results(self) -> Mapping[str, Any]:
@@ -143,10 +147,18 @@ class Calls:
 
     # ------------------------------------------------------------ giving up, letting go
 
-    def abort(self, jobs: Any = None, targets: Targets = None, block: bool | None = None) -> None:
+    def abort(
+        self,
+        jobs: Any = None,
+        targets: Targets = None,
+        block: bool | None = None,
+        *,
+        interrupt: bool = False,
+    ) -> None:
         """Do not start calls (default: all outstanding ones of this client) where they have not started.
 
-        Their results will be ``TaskAborted``. What runs goes on.
+        Their results will be ``TaskAborted``. What runs goes on, or with *interrupt* ends with a
+        ``KeyboardInterrupt``.
         """
         only = None if targets is None else set(self.resolve(targets)[0])
         seats = self._seats(sorted(self.outstanding) if jobs is None else jobs)
@@ -158,7 +170,7 @@ class Calls:
         for call, engines in calls.items():
             by_targets.setdefault(tuple(engines), []).append(call)
         for ids, numbers in by_targets.items():
-            self.link.abort(numbers, ids)
+            self.link.abort(numbers, ids, interrupt=interrupt)
 
     def purge_local_results(self, jobs: Any = (), targets: Targets = ()) -> None:
         """Let go of results that the client still holds: of these calls, or ``'all'``, or of these engines.

@@ -22,11 +22,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from hpcremote import connection as connections
 from hpcremote.client.calls import Calls, Targets, seconds
 from hpcremote.client.flight import Flight
+from hpcremote.client.journal import Journal
 from hpcremote.client.link import Link, no_engines
 from hpcremote.client.memory import Memory
 from hpcremote.client.progress import in_ipython, progress_bar
 from hpcremote.client.result import AsyncResult
-from hpcremote.client.table import EngineTable
+from hpcremote.client.sets import Sets
+from hpcremote.client.strict import Strict
 from hpcremote.client.view import DirectView
 from hpcremote.connection import Connection
 from hpcremote.errors import NoEnginesRegistered
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from hpcremote.wire.functions import PackedFunction
+    from hpcremote.wire.messages import EngineInfo
     from hpcremote.wire.pickler import Buffer
 
 #: What ipyparallel's Client has and this one has not, and what to do instead.
@@ -54,7 +57,7 @@ ABSENT = {
 }
 
 
-class Client(Calls):
+class Client(Strict, Sets, Calls):
     """A connection to a cluster.
 
     ``Client()`` finds the running cluster of the default profile, ``Client(profile="mpi")`` that of another
@@ -79,12 +82,14 @@ class Client(Calls):
         block: whether views made from now on wait for their results.
         cluster: the Cluster that this is a client of, or None.
         link: the connection; not for users.
+        journal: the code it has executed, for ``EngineSet.restart``; not for users.
 
     Raises:
         ClusterNotFound: no such cluster runs here.
         NotConnected: no controller answers at the addresses in the connection file.
     """
 
+    settable = ("block", "cluster", "debug", "journal", "link", "profile")
     block = False
 
     def __init__(
@@ -106,6 +111,7 @@ class Client(Calls):
         info = connection_info if connection_info is not None else url_file
         self.link = link or Link(_connection(info, profile, cluster_id), timeout=timeout)
         self._memory = Memory(self.link.uid)
+        self.journal = Journal()
         self._abandon = weakref.finalize(self, self.link.abandon)
         self._abandon.atexit = False  # the link closes itself then
         self.profile = profile
@@ -116,11 +122,22 @@ class Client(Calls):
 
     @property
     def ids(self) -> list[int]:
-        """The ids of the engines, in order."""
-        return sorted(self.link.engines)
+        """The ids of the engines, in order.
+
+        Raises:
+            NotConnected: the controller went away, so nobody knows; or this client is closed.
+        """
+        return sorted(self._engines())
+
+    def _engines(self) -> dict[int, EngineInfo]:
+        """Return the engines that are known to live; once the connection is lost nothing is known."""
+        lost = self.link.lost
+        if lost is not None:
+            raise type(lost)(*lost.args)  # a fresh one: each has a traceback of its own
+        return self.link.engines
 
     def __len__(self) -> int:
-        return len(self.link.engines)
+        return len(self._engines())
 
     def __bool__(self) -> bool:
         return True
@@ -164,8 +181,6 @@ class Client(Calls):
         """
         ids = self.ids
         if not ids:
-            if self.link.lost is not None:
-                raise self.link.lost
             raise NoEnginesRegistered(no_engines(self.link.gone))
         if targets is None or (isinstance(targets, str) and targets == "all"):
             return ids, False
@@ -206,7 +221,7 @@ class Client(Calls):
             raise TypeError("wait_for_engines() must be told how many engines to wait for")
         if not block:
             return _in_thread(self._wait_for_engines, wanted, timeout)
-        if len(self) < wanted and (interactive or (interactive is None and in_ipython())):
+        if len(self.link.engines) < wanted and (interactive or (interactive is None and in_ipython())):
             timeout = self._show_engines_coming(wanted, timeout, widget)
         self._wait_for_engines(wanted, timeout)
         return None
@@ -216,22 +231,22 @@ class Client(Calls):
         left = seconds(timeout)
         deadline = None if left is None else time.monotonic() + left
         with progress_bar(wanted, "engines", widget=widget) as bar:
-            while len(self) < wanted and self.link.lost is None and left != 0:
-                bar.update(len(self))
-                self.link.wait(lambda: len(self) >= wanted, 0.2 if left is None else min(0.2, left))
+            while len(self.link.engines) < wanted and self.link.lost is None and left != 0:
+                bar.update(len(self.link.engines))
+                self.link.wait(
+                    lambda: len(self.link.engines) >= wanted, 0.2 if left is None else min(0.2, left)
+                )
                 left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            bar.update(min(len(self), wanted))
+            bar.update(min(len(self.link.engines), wanted))
         return left
 
     def _wait_for_engines(self, wanted: int, timeout: float | None) -> None:
         if not self.link.wait(lambda: len(self.link.engines) >= wanted, seconds(timeout)):
             if self.link.lost is not None:
                 raise self.link.lost
-            raise TimeoutError(f"{len(self)} of {wanted} engines were there when the time to wait was over")
-
-    def info(self) -> EngineTable:
-        """Return a table of the engines: id, set, rank, host, pid, MPI library."""
-        return EngineTable(self.link.engines.values())
+            raise TimeoutError(
+                f"{len(self.link.engines)} of {wanted} engines were there when the time to wait was over"
+            )
 
     # ------------------------------------------------------------ calls
 
@@ -244,10 +259,12 @@ class Client(Calls):
         *,
         function: PackedFunction | None = None,
         label: str | None = None,
+        grace: float | None = None,
+        kind: type[Flight] = Flight,
     ) -> Flight:
         """Send one call to some engines; views use this."""
         link = self.link
-        flight = Flight(
+        flight = kind(
             uid=link.uid,
             method=op,
             name=name,
@@ -256,7 +273,15 @@ class Client(Calls):
             engines=link.engines,
             keep=self._memory.landed,
         )
-        flight.call = link.submit(ids, op, payloads, function=function, label=label or "", sink=flight)
+        flight.call = link.submit(
+            ids,
+            op,
+            payloads,
+            function=function,
+            label=label or "",
+            grace=-1.0 if grace is None else grace,
+            sink=flight,
+        )
         self._memory.add(flight)
         return flight
 
@@ -294,7 +319,9 @@ class Client(Calls):
             NotImplementedError: *restart* is asked for.
         """
         if restart:
-            raise NotImplementedError("engines are not restarted by a client: restart the cluster")
+            raise NotImplementedError(
+                "shutdown() does not restart: Client.set(0).restart() does, for a whole engine set"
+            )
         everything = isinstance(targets, str) and targets == "all"
         ids = self.ids if everything else self.resolve(targets)[0]
         self.link.shutdown(ids, controller=hub, timeout=10.0)

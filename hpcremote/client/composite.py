@@ -4,29 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hpcremote.errors import CompositeError, NotConnected, RemoteError
+from hpcremote.errors import CollectiveError, CompositeError, NotConnected, Released, RemoteError, spans
 
 #: At most this many different errors are named in the summary line.
 KINDS = 3
 _LONGEST = 120
 
 
-def composite(name: str, errors: Sequence[tuple[int, BaseException]], total: int) -> BaseException:
+def composite(
+    name: str, errors: Sequence[tuple[int, BaseException]], total: int, finished: Sequence[int] = ()
+) -> BaseException:
     """Return one error for the *errors*, pairs of engine and error, of *total* results of *name*.
 
-    Where all failed because the controller went away, that is the error.
+    Where all failed because the controller went away, that is the error. Where some had to be released
+    from MPI it is a CollectiveError, which also tells on which engines the call *finished*.
     """
     first = errors[0][1]
     if isinstance(first, NotConnected) and all(error is first for _, error in errors):
         return first
+    released = [engine for engine, error in errors if isinstance(error, Released)]
     kinds: dict[str, list[int]] = {}
     for engine, error in errors:
+        if engine in released:
+            continue
         kinds.setdefault(_title(error), []).append(engine)
     told = [f"{title} on {_engines(engines)}" for title, engines in list(kinds.items())[:KINDS]]
     if len(kinds) > KINDS:
         told.append(f"and {len(kinds) - KINDS} other errors")
-    count = f"{len(errors)} of {total}" if total > 1 else "1"
+    told = told or ["the communicators had to be made anew"]
+    failed = len(errors) - len(released) or len(errors)
+    count = f"{failed} of {total}" if total > 1 else "1"
     message = f"{name} failed on {count} engine{'s' if total > 1 else ''}: {'; '.join(told)}"
+    if released:
+        waited = f"; {_engines(released)} waited for it in MPI and had to be released"
+        engines = [engine for engine, _ in errors]
+        return CollectiveError(message + waited, [error for _, error in errors], engines, finished)
     return CompositeError(message, [error for _, error in errors])
 
 
@@ -43,11 +55,4 @@ def _title(error: BaseException) -> str:
 
 def _engines(engines: Sequence[int]) -> str:
     """Return ``engine 3`` or ``engines 0-3, 7``."""
-    ranges: list[list[int]] = []
-    for engine in engines:
-        if ranges and engine == ranges[-1][1] + 1:
-            ranges[-1][1] = engine
-        else:
-            ranges.append([engine, engine])
-    text = ", ".join(str(low) if low == high else f"{low}-{high}" for low, high in ranges)
-    return f"engine{'s' if len(engines) > 1 else ''} {text}"
+    return f"engine{'s' if len(engines) > 1 else ''} {spans(engines)}"

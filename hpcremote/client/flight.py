@@ -27,7 +27,7 @@ from hpcremote.wire.messages import EngineInfo, Output, Part, Result
 
 #: Held for the few instructions in which a result lands or somebody begins to wait for one. Reentrant,
 #: because the garbage collector may run in there and close a client.
-_LANDING = threading.RLock()
+LANDING = threading.RLock()
 _NOTHING: Final = Part()
 _STDOUT, _STDERR = 1, 2
 _MISSING: Final = object()
@@ -36,7 +36,7 @@ _MISSING: Final = object()
 class Waiter(Protocol):
     """Who wants to know that a seat, or the whole flight, has landed."""
 
-    waiting: int
+    owed: int
 
     def arrived(self) -> None:
         """Everything it waited for is there."""
@@ -64,15 +64,18 @@ class Flight:
     Attributes:
         call: its number; 0 until it is known.
         missing: how many engines have not answered.
+        failed: on how many it has failed.
         results: what each engine answered, or None.
         weight: how many bytes the answers took.
     """
 
     __slots__ = (
         "__weakref__", "_engines", "_frames", "_index", "_keep", "_outcomes", "_received", "_streams",
-        "_texts", "_uid", "_waiters", "call", "label", "method", "missing", "name", "results", "submitted",
-        "targets", "weight",
+        "_texts", "_uid", "_waiters", "call", "failed", "label", "method", "missing", "name", "results",
+        "submitted", "targets", "weight",
     )  # fmt: skip
+    #: Who carries the data between engines.
+    carrier = "controller"
 
     def __init__(
         self,
@@ -93,17 +96,19 @@ class Flight:
         self.targets = targets
         self.submitted = time.time()
         self.missing = count
+        self.failed = 0
         self.weight = 0
         self.results: list[Result | None] = [None] * count
         self._uid = uid
         self._engines = engines
         self._keep: Callable[[Flight], None] | None = keep
         self._index = dict(zip(targets, range(count), strict=True)) if count > 1 else None
-        self._frames: dict[int, Sequence[Frame]] = {}
-        self._received: list[float] = [0.0] * count
-        self._texts: dict[tuple[int, int], list[str]] = {}
-        self._outcomes: dict[int, Any] = {}
-        self._waiters: list[tuple[int, Waiter]] = []
+        # Made when there is something to put in: there may be many flights at once.
+        self._frames: dict[int, Sequence[Frame]] | None = None
+        self._received: dict[int, float] | None = None
+        self._texts: dict[tuple[int, int], list[str]] | None = None
+        self._outcomes: dict[int, Any] | None = None
+        self._waiters: Sequence[tuple[int, Waiter]] = ()
         self._streams: tuple[Stream, ...] = ()
 
     # ------------------------------------------------------------ what the link calls
@@ -111,24 +116,29 @@ class Flight:
     def on_result(self, result: Result, frames: Sequence[Frame]) -> None:
         """An engine has answered."""
         seat = 0 if self._index is None else self._index[result.engine]
-        with _LANDING:
+        with LANDING:
             if self.results[seat] is not None:
                 return
             if frames:
-                self._frames[seat] = frames
+                self._frames = {**(self._frames or {}), seat: frames}
+            if self._received is None:
+                self._received = {}
             self._received[seat] = time.time()
             self.weight += sum(result.part.sizes) + len(result.out) + len(result.err)
             streams = self._streams
             arrived = self._land(seat, result)
-        for number, text in ((_STDOUT, result.out), (_STDERR, result.err)):
-            if text and streams and result.status != "lost":
-                _feed(streams, result.engine, number, text)
+        if streams and result.status != "lost":
+            for number, text in ((_STDOUT, result.out), (_STDERR, result.err)):
+                if text:
+                    _feed(streams, result.engine, number, text)
         self._tell(arrived)
 
     def on_output(self, output: Output) -> None:
         """An engine has printed."""
-        with _LANDING:
+        with LANDING:
             seat = 0 if self._index is None else self._index[output.engine]
+            if self._texts is None:
+                self._texts = {}
             self._texts.setdefault((seat, output.stream), []).append(output.text)
             streams = self._streams
         _feed(streams, output.engine, output.stream, output.text)
@@ -136,31 +146,37 @@ class Flight:
     def on_lost(self, error: Exception) -> None:
         """The controller went away: what is missing will not come."""
         arrived: list[Waiter] = []
-        with _LANDING:
+        with LANDING:
             for seat, result in enumerate(self.results):
                 if result is None:
-                    self._outcomes[seat] = Raised(error)
+                    self._known_outcomes()[seat] = Raised(error)
                     lost = Result(call=self.call, engine=self.targets[seat], status="lost", part=_NOTHING)
                     arrived += self._land(seat, lost)
         self._tell(arrived)
 
-    def _land(self, seat: int, result: Result) -> list[Waiter]:
+    def _land(self, seat: int, result: Result) -> Sequence[Waiter]:
         self.results[seat] = result
         self.call = result.call
         self.missing -= 1
+        if result.status != "ok":
+            self.failed += 1
+        if not self.missing:
+            self._streams = ()
+        return self._awaited(seat) if self._waiters else ()
+
+    def _awaited(self, seat: int) -> list[Waiter]:
+        """Strike *seat*, which has landed, off the lists; return those who have now got everything."""
         still: list[tuple[int, Waiter]] = []
         arrived: list[Waiter] = []
         for entry in self._waiters:
             wanted, waiter = entry
             if wanted == seat or (wanted < 0 and not self.missing):
-                waiter.waiting -= 1
-                if not waiter.waiting:
+                waiter.owed -= 1
+                if not waiter.owed:
                     arrived.append(waiter)
             else:
                 still.append(entry)
         self._waiters = still
-        if not self.missing:
-            self._streams = ()
         return arrived
 
     def _tell(self, arrived: Sequence[Waiter]) -> None:
@@ -176,12 +192,12 @@ class Flight:
     def add_waiter(self, waiter: Waiter, seat: int) -> None:
         """Count *seat* (-1: all) among what *waiter* waits for, unless it has landed. See attend()."""
         if self.missing if seat < 0 else self.results[seat] is None:
-            waiter.waiting += 1
-            self._waiters.append((seat, waiter))
+            waiter.owed += 1
+            self._waiters = [*self._waiters, (seat, waiter)]
 
     def watch(self, stream: Stream) -> list[tuple[int, int, str]]:
         """Let *stream* have output from now on; return what there was before, as (engine, stream, text)."""
-        with _LANDING:
+        with LANDING:
             if self.missing:
                 self._streams = (*self._streams, stream)
             return [
@@ -193,19 +209,27 @@ class Flight:
 
     def unwatch(self, stream: Stream) -> None:
         """Undo :meth:`watch`."""
-        with _LANDING:
+        with LANDING:
             self._streams = tuple(other for other in self._streams if other is not stream)
 
     # ------------------------------------------------------------ what came
 
     def outcome(self, seat: int) -> Any:
         """Return what came of the call on that engine: the value, or :class:`Raised`. It must have landed."""
-        found = self._outcomes.get(seat, _MISSING)
+        found = _MISSING if self._outcomes is None else self._outcomes.get(seat, _MISSING)
         if found is _MISSING:
+            value = self._read(seat)
             # Two threads may both get here; both are given what the first one found.
-            found = self._outcomes.setdefault(seat, self._read(seat))
+            found = self._known_outcomes().setdefault(seat, value)
             self._forget_bytes(seat)
         return found
+
+    def _known_outcomes(self) -> dict[int, Any]:
+        if self._outcomes is None:
+            with LANDING:
+                if self._outcomes is None:
+                    self._outcomes = {}
+        return self._outcomes
 
     def _read(self, seat: int) -> Any:
         result = self.results[seat]
@@ -213,7 +237,7 @@ class Flight:
             raise RuntimeError(f"engine {self.targets[seat]} has not answered")
         try:
             if result.status == "ok":
-                value = payload.load(payload.from_part(result.part, self._frames.get(seat, ())))
+                value = payload.load(payload.from_part(result.part, self._frames_of(seat)))
                 return (
                     value if self.method != "execute" or value is None else ExecuteReply(value, result.engine)
                 )
@@ -224,8 +248,8 @@ class Flight:
     def _error_in(self, seat: int, result: Result) -> BaseException:
         engine = self.targets[seat]
         what = f"{self.method}({self.name})" if self.name != self.method else self.method
-        if result.status == "error":
-            (data,) = payload.from_part(result.part, self._frames.get(seat, ()))
+        if result.status in ("error", "released"):
+            (data,) = payload.from_part(result.part, self._frames_of(seat))
             return failure.rebuild(bytes(data), self.engine_info(seat))
         if result.status == "aborted":
             return TaskAborted(f"{what} was aborted before it started on {self.where(seat)}")
@@ -242,8 +266,12 @@ class Flight:
         told.__cause__ = error
         return told
 
+    def _frames_of(self, seat: int) -> Sequence[Frame]:
+        return self._frames.get(seat, ()) if self._frames else ()
+
     def _forget_bytes(self, seat: int) -> None:
-        self._frames.pop(seat, None)
+        if self._frames:
+            self._frames.pop(seat, None)
         result = self.results[seat]
         if result is not None:
             result.part = _NOTHING
@@ -261,7 +289,7 @@ class Flight:
 
     def text(self, seat: int, stream: int) -> str:
         """Return what was printed so far."""
-        text = "".join(self._texts.get((seat, stream), ()))
+        text = "".join(self._texts.get((seat, stream), ())) if self._texts else ""
         result = self.results[seat]
         if result is None or result.status == "lost":
             return text
@@ -306,7 +334,7 @@ class Flight:
             known.update(
                 started=moment(result.started),
                 completed=moment(result.completed),
-                received=moment(self._received[seat]),
+                received=moment(self._received_at(seat)),
                 status={"lost": "error"}.get(result.status, result.status),
             )
             if result.status != "ok":
@@ -318,7 +346,10 @@ class Flight:
     def times(self, seat: int) -> tuple[float, float, float]:
         """Return when the call started and completed there and when that was known here, or 0.0."""
         result = self.results[seat]
-        return (result.started, result.completed, self._received[seat]) if result else (0.0, 0.0, 0.0)
+        return (result.started, result.completed, self._received_at(seat)) if result else (0.0, 0.0, 0.0)
+
+    def _received_at(self, seat: int) -> float:
+        return self._received.get(seat, 0.0) if self._received else 0.0
 
 
 #: One engine of one call.
@@ -327,7 +358,7 @@ Seat = tuple[Flight, int]
 
 def attend(waiter: Waiter, seats: Iterable[Seat]) -> None:
     """Tell *waiter* when all of these have landed; not at all if they have by now."""
-    with _LANDING:
+    with LANDING:
         for flight, seat in seats:
             flight.add_waiter(waiter, seat)
 

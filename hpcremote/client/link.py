@@ -12,20 +12,23 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 from hpcremote._version import __version__
 from hpcremote.client.machine import Delivery, Function, Session, Sink
+from hpcremote.client.parts import remove_blobs, to_parts
+from hpcremote.client.requests import Requests
 from hpcremote.connection import Connection
 from hpcremote.errors import HPCRemoteError, NoEnginesRegistered, NotConnected, PayloadError, Refused
 from hpcremote.ids import new_uid
 from hpcremote.net.channel import Channel
 from hpcremote.net.connect import connect
 from hpcremote.net.interrupts import deferred_interrupts
-from hpcremote.net.shm import WORTHWHILE, read_blob, remove_blob, write_blob
+from hpcremote.net.shm import read_blob, remove_blob
 from hpcremote.wire import messages as m
 from hpcremote.wire.frames import Frame, Parcel
-from hpcremote.wire.payload import BIG, big_pieces, to_part
+from hpcremote.wire.payload import BIG, to_part
 
 #: Up to this many results outstanding, a call is sent at once; beyond, calls are sent in batches.
 EAGER = 4
@@ -33,7 +36,7 @@ EAGER = 4
 MAX_OPEN = 50_000
 
 
-class Link:
+class Link(Requests):
     """A connection to a controller.
 
     Attributes:
@@ -120,6 +123,7 @@ class Link:
         *,
         function: Function | None = None,
         label: str = "",
+        grace: float = -1.0,
         sink: Sink,
     ) -> int:
         """Send one call to *targets*; return its number.
@@ -130,6 +134,7 @@ class Link:
             payloads: pieces (see wire.payload) for all targets, or one list of them for each.
             function: the function to apply, if it is not in the payload.
             label: a name for people.
+            grace: seconds until others are released from MPI once an engine has failed (see wire.messages).
             sink: takes results and output.
 
         Raises:
@@ -148,19 +153,30 @@ class Link:
             self._channel.wait(lambda: session.open <= MAX_OPEN or self.lost is not None)
             self._check()
         session.check(targets)
+        if not isinstance(label, str):
+            raise TypeError(f"a label is text, not {label!r}")
         parts, frames = self._parts(targets, payloads)
-        with deferred_interrupts(), self._lock:
+        blobs = [part.blob for part in parts if part.blob]
+        at_once = session.open < EAGER or bool(frames or blobs)
+        # What is only posted needs no protection from Ctrl-C: the call is withdrawn then.
+        with deferred_interrupts() if at_once else nullcontext(), self._lock:
             number = session.number()
-            messages = session.call(number, targets, op, parts, function, label, sink)
-            parcels: list[Parcel] = [(message, ()) for message in messages]
-            parcels[-1] = (messages[-1], frames)
-            if session.open <= EAGER or frames:
-                self._channel.send_guarded(parcels)
-            else:
-                for parcel in parcels:
-                    self._channel.post(parcel)
+            try:
+                messages = session.call(number, targets, op, parts, function, label, sink, grace)
+                if at_once:
+                    parcels: list[Parcel] = [(message, ()) for message in messages]
+                    parcels[-1] = (messages[-1], frames)
+                    self._channel.send_guarded(parcels)
+                else:
+                    for message in messages:
+                        self._channel.post((message, ()))
+            except BaseException:  # a label that cannot be sent, no memory, Ctrl-C: the call never was
+                session.withdraw(number)
+                remove_blobs(parts, self.welcome.shm)
+                raise
         if self.lost is not None:  # it may have broken before our call was on the list
             self._fail(self.lost)
+            remove_blobs(parts, self.welcome.shm)
         return number
 
     def _parts(
@@ -172,42 +188,17 @@ class Link:
         shm = self.welcome.shm
         engines = self._session.engines
         by_shm = bool(shm) and all(target in engines and engines[target].local for target in targets)
-        parts, frames = [], []
-        for pieces in payloads:
-            bigs = big_pieces(pieces)
-            blob = ""
-            if by_shm and sum(memoryview(piece).nbytes for piece in bigs) >= WORTHWHILE:
-                blob = write_blob(shm, bigs)
-            part, more = to_part(pieces, blob)
-            parts.append(part)
-            frames += more
-        return parts, frames
+        return to_parts(payloads, shm if by_shm else "")
 
-    def abort(self, calls: Sequence[int], targets: Sequence[int] = ()) -> None:
-        """Drop *calls* (on *targets* only, if given) where they have not started."""
+    def abort(self, calls: Sequence[int], targets: Sequence[int] = (), *, interrupt: bool = False) -> None:
+        """Drop *calls* (on *targets* only, if given) where they have not started; or *interrupt* them too."""
         self._check()
-        self._channel.send([(m.Abort(list(calls), list(targets)), ())])
+        self._channel.send([(m.Abort(list(calls), list(targets), interrupt), ())])
 
     # ------------------------------------------------------------ requests
 
-    def query(self, what: str, timeout: float = 10.0) -> Any:
-        """Ask the controller.
-
-        Raises:
-            TimeoutError: no answer in *timeout* seconds.
-            HPCRemoteError: the controller cannot tell.
-        """
-        return self._request(lambda number: m.Query(number, what), timeout)
-
-    def shutdown(self, targets: Sequence[int], *, controller: bool, timeout: float = 10.0) -> None:
-        """End engines, or everything; return when the controller has taken note.
-
-        Raises:
-            HPCRemoteError: it cannot be done, in the controller's words.
-        """
-        self._request(lambda number: m.Shutdown(number, list(targets), controller), timeout)
-
-    def _request(self, make: Callable[[int], m.AnyMessage], timeout: float) -> Any:
+    def request(self, make: Callable[[int], m.AnyMessage], timeout: float) -> Any:
+        """Send what *make* makes of a number and return the answer to it; see :meth:`query`."""
         self._check()
         session = self._session
         with self._lock:
@@ -281,13 +272,14 @@ class Link:
         with self._lock:
             for parcel in parcels:
                 message, frames = parcel
-                if type(message) is m.Result and message.part.blob:
-                    calls, out = self._session.handle(*self._map(message))
-                else:
-                    calls, out = self._session.handle(message, frames)
+                if type(message) is m.Result:
+                    taken = self._map(message) if message.part.blob else parcel
+                    if (sink := self._session.landed(message)) is not None:
+                        deliveries.append((sink.on_result, taken))
+                    continue
+                calls, out = self._session.handle(message, frames)
                 deliveries += calls
-                if out:
-                    answers += [(item, ()) for item in out]
+                answers += [(item, ()) for item in out]
         for deliver, arguments in deliveries:
             deliver(*arguments)
         for parcel in answers:

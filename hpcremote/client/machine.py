@@ -49,12 +49,9 @@ class Function(Protocol):
 Delivery = tuple[Callable[..., object], tuple[Any, ...]]
 
 
-@dataclass(slots=True)
-class OpenCall:
-    """A call that has not been answered by all its targets."""
-
-    sink: Sink
-    waiting: set[int]
+#: A call that has not been answered by all its targets: who takes the results, and the targets that owe one
+#: (a set that shrinks; of a call on one engine, its targets as they came).
+OpenCall = tuple[Sink, "set[int] | Sequence[int]"]
 
 
 class Answer(NamedTuple):
@@ -114,6 +111,7 @@ class Session:
         function: Function | None,
         label: str,
         sink: Sink,
+        grace: float = -1.0,
     ) -> list[m.AnyMessage]:
         """Open a call and return the messages that make it, definitions first."""
         out: list[m.AnyMessage] = []
@@ -121,9 +119,10 @@ class Session:
         if function is not None:
             digest = function.digest
             out += self._define(targets, function)
-        self._calls[call] = OpenCall(sink, set(targets))
-        self.open += len(targets)
-        out.append(m.Call(call, list(targets), op, digest, parts, label))
+        count = len(targets)
+        self._calls[call] = (sink, targets if count == 1 else set(targets))
+        self.open += count
+        out.append(m.Call(call, list(targets), op, digest, parts, label, grace))
         return out
 
     def _define(self, targets: Sequence[int], function: Function) -> list[m.AnyMessage]:
@@ -133,7 +132,9 @@ class Session:
             info = self.engines.get(target)
             if info is None:
                 continue  # it went just now; the controller will answer for it
-            known = self._known.setdefault(info.uid, set())
+            known = self._known.get(info.uid)
+            if known is None:
+                known = self._known[info.uid] = set()
             if digest not in known:
                 known.add(digest)
                 without.append(target)
@@ -146,6 +147,11 @@ class Session:
             for known in self._known.values():
                 known.discard(forgotten)
         return [m.Define(without, digest, function.data)]
+
+    def withdraw(self, call: int) -> None:
+        """Forget a call that could not be sent."""
+        if opened := self._calls.pop(call, None):
+            self.open -= len(opened[1])
 
     def request(self) -> int:
         """Open a request and return its number."""
@@ -168,10 +174,11 @@ class Session:
     ) -> tuple[list[Delivery], list[m.AnyMessage]]:
         """Take in a message; return what to deliver and what to send."""
         if type(message) is m.Result:
-            return self._result(message, frames), []
+            sink = self.landed(message)
+            return [(sink.on_result, (message, frames))] if sink is not None else [], []
         if type(message) is m.Output:
             opened = self._calls.get(message.call)
-            return [(opened.sink.on_output, (message,))] if opened else [], []
+            return [(opened[0].on_output, (message,))] if opened else [], []
         if isinstance(message, m.Engines):
             self._engines(message)
         elif isinstance(message, m.Missing):
@@ -185,15 +192,20 @@ class Session:
             self.refused = message.reason
         return [], []
 
-    def _result(self, result: m.Result, frames: Sequence[Frame]) -> list[Delivery]:
+    def landed(self, result: m.Result) -> Sink | None:
+        """Strike off a result that came; return who takes it, or None if nobody waits for it."""
         opened = self._calls.get(result.call)
-        if opened is None or result.engine not in opened.waiting:
-            return []
-        opened.waiting.discard(result.engine)
+        if opened is None:
+            return None
+        sink, waiting = opened
+        if result.engine not in waiting:
+            return None
         self.open -= 1
-        if not opened.waiting:
+        if len(waiting) == 1:
             del self._calls[result.call]
-        return [(opened.sink.on_result, (result, frames))]
+        elif isinstance(waiting, set):
+            waiting.discard(result.engine)
+        return sink
 
     def _engines(self, change: m.Engines) -> None:
         engines = dict(self.engines)
@@ -222,4 +234,4 @@ class Session:
         calls, self._calls = self._calls, {}
         self.open = 0
         self.engines = {}
-        return [(opened.sink.on_lost, (error,)) for opened in calls.values()]
+        return [(sink.on_lost, (error,)) for sink, _ in calls.values()]

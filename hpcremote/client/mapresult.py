@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from hpcremote.client.flight import Seat
+from hpcremote.client.flight import Flight, Seat
 from hpcremote.client.maps import Blocks
 from hpcremote.client.result import AsyncResult
 
@@ -25,7 +25,7 @@ class AsyncMapResult(AsyncResult):
     def __init__(
         self,
         client: Calls,
-        seats: Sequence[Seat],
+        awaited: Flight | Sequence[Seat],
         *,
         name: str,
         mapping: Blocks,
@@ -36,9 +36,7 @@ class AsyncMapResult(AsyncResult):
         self._mapping = mapping
         self._sizes = sizes
         self.ordered = ordered
-        super().__init__(
-            client, seats, name=name, single=False, return_exceptions=return_exceptions, whole=bool(seats)
-        )
+        super().__init__(client, awaited, name=name, single=False, return_exceptions=return_exceptions)
 
     def assemble(self, values: list[Any]) -> Any:
         """Join the parts of the engines."""

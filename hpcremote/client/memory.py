@@ -21,6 +21,8 @@ HISTORY = 10_000
 RECENT = 100
 #: ... if their results take at most this many bytes.
 SMALL = 65_536
+#: References to calls that nobody holds any more are thrown out when there are so many, or twice the others.
+SWEEP = 1_000
 
 Value = TypeVar("Value")
 
@@ -63,13 +65,24 @@ class Memory:
     def __init__(self, uid: str) -> None:
         self._uid = uid
         self.history = History(uid)
-        self._flights: weakref.WeakValueDictionary[int, Flight] = weakref.WeakValueDictionary()
+        self._flights: dict[int, weakref.ref[Flight]] = {}
+        self._sweep = SWEEP
         self._recent: deque[Flight] = deque(maxlen=RECENT)
 
     def add(self, flight: Flight) -> None:
         """Remember a call that was sent."""
-        self._flights[flight.call] = flight
+        flights = self._flights
+        flights[flight.call] = weakref.ref(flight)
+        if len(flights) > self._sweep:
+            self._forget_dead()
         self.history.add(flight)
+
+    def _forget_dead(self) -> None:
+        # A callback for each reference, which a WeakValueDictionary would have, costs several times as much.
+        for call, held in list(self._flights.items()):
+            if held() is None:
+                self._flights.pop(call, None)
+        self._sweep = max(SWEEP, 2 * len(self._flights))
 
     def landed(self, flight: Flight) -> None:
         """Keep a finished call for a while, if it is small."""
@@ -85,7 +98,8 @@ class Memory:
         uid, _, rest = msg_id.partition("_")
         call, _, engine = rest.partition("_")
         if uid == self._uid and call.isdigit() and engine.isdigit():
-            flight = self._flights.get(int(call))
+            held = self._flights.get(int(call))
+            flight = held() if held is not None else None
             if flight is not None and int(engine) in flight.targets:
                 return flight, list(flight.targets).index(int(engine))
         raise KeyError(
@@ -95,7 +109,7 @@ class Memory:
 
     def flights(self) -> list[Flight]:
         """Return the calls that are held by anybody, oldest first."""
-        held = [flight for ref in self._flights.valuerefs() if (flight := ref()) is not None]
+        held = [flight for ref in list(self._flights.values()) if (flight := ref()) is not None]
         return sorted(held, key=lambda flight: flight.call)
 
     def pending(self) -> list[Flight]:

@@ -38,6 +38,11 @@ class Report(Arrival):
     def _all_metadata(self) -> list[Metadata]:
         return [flight.metadata(seat) for flight, seat in self._seats]
 
+    @property
+    def carrier(self) -> str:
+        """Who carried the data between engines: ``mpi`` or ``controller``."""
+        return "mpi" if any(flight.carrier == "mpi" for flight, _ in self._seats) else "controller"
+
     # ------------------------------------------------------------ times
 
     def timedelta(

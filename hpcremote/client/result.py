@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from hpcremote.client.arrival import condition
 from hpcremote.client.composite import composite
-from hpcremote.client.flight import Raised, Seat
+from hpcremote.client.flight import Flight, Raised, Seat
 from hpcremote.client.metadata import KEY_SET, KEYS
-from hpcremote.client.report import Report
+from hpcremote.client.together import Together
 
 if TYPE_CHECKING:
     from hpcremote.client.calls import Calls
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _UNREAD: Final = object()
 
 
-class AsyncResult(Report):
+class AsyncResult(Together):
     """The result of a call that may not have finished.
 
     It is a :class:`concurrent.futures.Future`, can be awaited in asyncio, and does all that
@@ -41,25 +41,26 @@ class AsyncResult(Report):
     """
 
     owner = False
+    # Where every result begins; kept by the class, so that making one is quick.
+    _return_exceptions = False
+    _answer: Any = _UNREAD
+    _failure: BaseException | None = None
+    _pieces: tuple[AsyncResult, ...] | None = None
 
     def __init__(
         self,
         client: Calls,
-        seats: Sequence[Seat],
+        awaited: Flight | Sequence[Seat],
         *,
         name: str,
         single: bool,
         return_exceptions: bool = False,
-        whole: bool = False,
     ) -> None:
-        super().__init__(client, seats)
+        super().__init__(client, awaited)
         self._single = single
         self._fname = name
-        self._return_exceptions = return_exceptions
-        self._answer: Any = _UNREAD
-        self._failure: BaseException | None = None
-        self._pieces: tuple[AsyncResult, ...] | None = None
-        self.expect(whole=whole)
+        if return_exceptions:
+            self._return_exceptions = True
 
     # ------------------------------------------------------------ the value
 
@@ -78,7 +79,8 @@ class AsyncResult(Report):
 
         Raises:
             TimeoutError: it is not there yet; try again later.
-            RemoteError: the call raised on the engine; ``CompositeError`` in a view of several.
+            RemoteError: the call raised on the engine; ``CompositeError`` in a view of several, and
+                ``CollectiveError`` where others waited in MPI for the one that failed.
         """
         if return_when == FIRST_COMPLETED:
             warnings.warn(
@@ -87,7 +89,7 @@ class AsyncResult(Report):
         if return_when == FIRST_EXCEPTION and self.waiting:
             self.wait_until(condition(self.split(), FIRST_EXCEPTION), timeout)
             self._raise_first(return_exceptions)
-        elif self.waiting and not self.wait_until(self._is_there, timeout):
+        elif self.waiting and not self.wait_telling(timeout):
             raise TimeoutError("Result not ready.")
         if self._given_up:
             raise CancelledError
@@ -130,7 +132,7 @@ class AsyncResult(Report):
     def _settle(self) -> None:
         """Read what has arrived: the answer, or the failure."""
         if self._single and not self._return_exceptions:
-            flight, seat = self._seats[0]
+            flight, seat = (self._flight, 0) if self._flight is not None else self._seats[0]
             outcome = flight.outcome(seat)
             if type(outcome) is Raised:
                 self._failure, outcome = outcome.error, None
@@ -151,7 +153,8 @@ class AsyncResult(Report):
             self._answer = self.assemble(outcomes)
 
     def _one_error(self, failed: Sequence[tuple[int, BaseException]]) -> BaseException:
-        return composite(self._fname, failed, len(self._seats))
+        fine = [flight.targets[seat] for flight, seat in self._seats if flight.succeeded(seat)]
+        return composite(self._fname, failed, len(self._seats), fine)
 
     def assemble(self, values: list[Any]) -> Any:
         """Make the result of the values of the engines."""
@@ -220,7 +223,7 @@ class AsyncResult(Report):
     def __getattr__(self, key: str) -> Any:
         if key in KEY_SET:
             return self[key]
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {key!r}")
+        return super().__getattr__(key)
 
     def __dir__(self) -> list[str]:
         return [*super().__dir__(), *KEYS]

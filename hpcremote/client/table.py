@@ -2,40 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from html import escape
+from typing import Any
 
+from hpcremote.client.comm import base_of
 from hpcremote.wire.messages import EngineInfo
 
-_COLUMNS = ("id", "set", "rank", "host", "pid", "python", "mpi")
+_COLUMNS = ("id", "set", "rank", "host", "pid", "cores", "state", "memory", "python", "mpi")
 
 
 class EngineTable:
-    """Rows of ``id, set, rank, host, pid, python, mpi``; prints as text, and as a table in notebooks.
+    """Rows of ``id, set, rank, host, pid, cores, state, memory, python, mpi``, as text and in notebooks.
+
+    ``state`` is ``idle`` or ``busy``, with how many calls wait; ``memory`` is there where it is known.
+
+    Args:
+        engines: the engines.
+        numbers: by which number ``Client.set`` gives the set of a lowest id.
+        status: what the controller says of each engine, by its id as text.
 
     Attributes:
         rows: the engines, in order of their ids.
+        columns: what a row has.
     """
 
-    columns = _COLUMNS
-
-    def __init__(self, engines: Iterable[EngineInfo]) -> None:
-        self.rows = [
-            (
-                str(engine.id),
-                engine.set_id[:8],
-                f"{engine.rank}/{engine.size}" if engine.rank >= 0 else "-",
-                engine.host,
-                str(engine.pid),
-                engine.python,
-                engine.mpi.partition("\n")[0],
-            )
+    def __init__(
+        self,
+        engines: Iterable[EngineInfo],
+        numbers: Mapping[int, int],
+        status: Mapping[str, Mapping[str, Any]],
+    ) -> None:
+        rows = [
+            _row(engine, numbers.get(base_of(engine), -1), status.get(str(engine.id), {}))
             for engine in sorted(engines, key=lambda engine: engine.id)
         ]
+        known = any(row[_COLUMNS.index("memory")] for row in rows)
+        kept = [index for index, name in enumerate(_COLUMNS) if known or name != "memory"]
+        self.columns = tuple(_COLUMNS[index] for index in kept)
+        self.rows = [tuple(row[index] for index in kept) for row in rows]
+
+    def __len__(self) -> int:
+        return len(self.rows)
 
     def __str__(self) -> str:
-        table = [_COLUMNS, *self.rows]
-        widths = [max(len(row[column]) for row in table) for column in range(len(_COLUMNS))]
+        table = [self.columns, *self.rows]
+        widths = [max(len(row[column]) for row in table) for column in range(len(self.columns))]
         return "\n".join(
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
             for row in table
@@ -44,6 +56,27 @@ class EngineTable:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        head = "".join(f"<th>{column}</th>" for column in _COLUMNS)
+        head = "".join(f"<th>{column}</th>" for column in self.columns)
         body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in self.rows)
         return f"<table><tr>{head}</tr>{body}</table>"
+
+
+def _row(engine: EngineInfo, number: int, status: Mapping[str, Any]) -> tuple[str, ...]:
+    return (
+        str(engine.id),
+        str(number) if number >= 0 else engine.set_id[:8],
+        f"{engine.rank}/{engine.size}" if engine.rank >= 0 else "-",
+        engine.host,
+        str(engine.pid),
+        engine.cores,
+        _state(int(status.get("queue", 0))) if status else "?",
+        f"{status['memory'] / 2**20:.0f} MB" if status.get("memory") else "",
+        engine.python,
+        engine.mpi.partition("\n")[0],
+    )
+
+
+def _state(queue: int) -> str:
+    if queue == 0:
+        return "idle"
+    return "busy" if queue == 1 else f"busy, {queue - 1} queued"

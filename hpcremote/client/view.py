@@ -12,17 +12,19 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from os import PathLike, fspath
 from typing import Any
 
+from hpcremote.client.bulk import BulkView
 from hpcremote.client.each import Each
 from hpcremote.client.imports import SyncImports
 from hpcremote.client.mapresult import AsyncMapResult
 from hpcremote.client.maps import as_sequence, as_sequences, map_of
 from hpcremote.client.remotefunction import name_of, plain_function
 from hpcremote.client.result import AsyncResult
-from hpcremote.client.viewbase import Targets, View
+from hpcremote.client.stacks import Outside
+from hpcremote.client.viewbase import Targets
 from hpcremote.wire import functions, payload
 
 
-class DirectView(View):
+class DirectView(Outside, BulkView):
     """Some engines, to work with.
 
     Views come from a client: ``rc[0]``, ``rc[:]``, ``rc[::2]``, ``rc.direct_view('all')``. A view of one
@@ -81,6 +83,7 @@ class DirectView(View):
         result = self._submit(
             "execute", [payload.dump((code, filename, silent))], "execute", targets, label=label
         )
+        self.client.journal.add(result, code, filename)
         if self.block if block is None else block:
             result.get()
         return result
@@ -93,28 +96,46 @@ class DirectView(View):
         targets: Targets = None,
         block: bool | None = None,
         track: bool | None = None,
+        via: str | None = None,
     ) -> Any:
-        """Put the values of *ns* under their names into the engines' namespaces."""
+        """Put the values of *ns* under their names into the engines' namespaces.
+
+        Args:
+            ns: names and values.
+            targets: engines, instead of the view's.
+            block: whether to wait.
+            track: no meaning here.
+            via: ``mpi`` or ``controller`` carries the data from engine to engine; None: whichever is faster.
+        """
         if not isinstance(ns, Mapping):
             raise TypeError(f"push() takes a dictionary of names and values, not {type(ns).__name__}")
         for name in ns:
             if not isinstance(name, str):
                 raise TypeError(f"push() takes names that are strings, not {name!r}")
-        names = ", ".join(ns)
-        result = self._submit(
-            "push", [payload.dump(dict(ns), what=f"push of {names}")], f"push {names}", targets
-        )
+        ids, single = self._aim(targets)
+        result = self._pushed(ns, ids, via=via, single=single)
         return result.get() if (self.block if block is None else block) else result
 
     def update(self, ns: Mapping[str, Any]) -> Any:
         """Put values into the engines' namespaces, as ``push`` does."""
         return self.push(ns)
 
-    def pull(self, names: str | Iterable[str], targets: Targets = None, block: bool | None = None) -> Any:
-        """Return what the engines have under a name (or expression), or a list for several names."""
+    def pull(
+        self,
+        names: str | Iterable[str],
+        targets: Targets = None,
+        block: bool | None = None,
+        via: str | None = None,
+    ) -> Any:
+        """Return what the engines have under a name (or expression), or a list for several names.
+
+        With ``via="mpi"`` the engines' values come together on the first engine, and then here.
+        """
         wanted = names if isinstance(names, str) else self._names(names)
         label = names if isinstance(names, str) else ", ".join(wanted)
-        result = self._submit("pull", [payload.dump(wanted)], f"pull {label}", targets)
+        ids, single = self._aim(targets)
+        flight = self._pulled(wanted, f"pull {label}", ids, via)
+        result = AsyncResult(self.client, flight, name=flight.name, single=single)
         return result.get() if (self.block if block is None else block) else result
 
     @staticmethod
@@ -146,53 +167,6 @@ class DirectView(View):
             result.get()
             return None
         return result
-
-    # ------------------------------------------------------------ parts
-
-    def scatter(
-        self,
-        key: str,
-        seq: Any,
-        dist: str = "b",
-        flatten: bool = False,
-        targets: Targets = None,
-        block: bool | None = None,
-        track: bool | None = None,
-    ) -> AsyncResult | None:
-        """Deal the items of *seq* to the engines, each part under the name *key*.
-
-        Args:
-            key: the name.
-            seq: a list, an array (dealt along its first axis), an iterator, ...
-            dist: ``b`` deals blocks, ``r`` deals in turns.
-            flatten: a part of one item is that item instead of a sequence.
-            targets: engines, instead of the view's.
-            block: whether to wait.
-            track: no meaning here.
-        """
-        ids, _ = self._aim(targets)
-        items, mapping = as_sequence(seq), map_of(dist)
-        parts = [mapping.part(items, index, len(ids), len(items)) for index in range(len(ids))]
-        values = [part[0] if flatten and len(part) == 1 else part for part in parts]
-        name = f"scatter {key}"
-        payloads = [payload.dump({key: value}, what=name) for value in values]
-        flight = self._launch("push", payloads, name, ids)
-        seats = [(flight, seat) for seat in range(len(ids))]
-        result = AsyncResult(self.client, seats, name=name, single=False, whole=True)
-        if self.block if block is None else block:
-            result.get()
-            return None
-        return result
-
-    def gather(self, key: str, dist: str = "b", targets: Targets = None, block: bool | None = None) -> Any:
-        """Return the parts that the engines have under the name *key* as one sequence."""
-        (name,) = self._names([key])
-        mapping = map_of(dist)
-        ids, _ = self._aim(targets)
-        flight = self._launch("pull", [payload.dump(name)], f"gather {key}", ids)
-        seats = [(flight, seat) for seat in range(len(ids))]
-        result = AsyncMapResult(self.client, seats, name=f"gather {key}", mapping=mapping)
-        return result.get() if (self.block if block is None else block) else result
 
     # ------------------------------------------------------------ map
 
@@ -261,16 +235,15 @@ class DirectView(View):
         mapping, length, count = map_of(dist), min(lengths), len(ids)
         used = ids[: min(length, count)]  # engines without an item are not called
         parts = [tuple(mapping.part(items, i, count, length) for items in dealt) for i in range(len(used))]
-        seats: list[Any] = []
+        awaited: Any = ()
         if used:
             packed = functions.pack_function(Each(f) if each else f)
             inside, function = (None, packed) if packed.digest else (packed.data, None)
             payloads = [payload.dump_call(inside, part, {}, name=name_of(f)) for part in parts]
-            flight = self._launch("apply", payloads, name_of(f), used, function=function, label=label)
-            seats = [(flight, seat) for seat in range(len(used))]
+            awaited = self._launch("apply", payloads, name_of(f), used, function=function, label=label)
         result = AsyncMapResult(
             self.client,
-            seats,
+            awaited,
             name=name_of(f),
             mapping=mapping,
             sizes=[len(part[0]) for part in parts] if each else None,

@@ -8,10 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from hpcremote.client.comm import CommInfo, comm_of
 from hpcremote.client.flight import Flight
 from hpcremote.client.memory import HISTORY
 from hpcremote.client.remotefunction import ParallelFunction, RemoteFunction, name_of, plain_function
 from hpcremote.client.result import AsyncResult
+from hpcremote.client.strict import Strict
+from hpcremote.files import did_you_mean
 from hpcremote.wire import functions, payload
 from hpcremote.wire.pickler import Buffer
 
@@ -21,10 +24,10 @@ if TYPE_CHECKING:
     from hpcremote.client.client import Client
 
 Targets = Any
-FLAGS = ("targets", "block", "track", "label")
+FLAGS = ("targets", "block", "track", "label", "grace")
 
 
-class View:
+class View(Strict):
     """Base of views: flags, targets, ``apply``.
 
     Attributes:
@@ -32,8 +35,17 @@ class View:
         block: whether calls wait for their results.
         track: accepted for scripts written for ipyparallel.
         label: a name that calls carry in their metadata.
+        grace: when a call has failed on one engine, after how many seconds others that wait for it in MPI are
+            released (None: the profile's ``collective_grace``; ``math.inf``: never).
     """
 
+    settable = (*FLAGS, "client")
+    client: Client
+    block: bool
+    grace: float | None = None
+    track: bool
+    label: str | None
+    _history: deque[tuple[int, Sequence[int]]]
     #: A view has names, not items.
     __iter__ = None
 
@@ -46,11 +58,13 @@ class View:
         track: bool = False,
         label: str | None = None,
     ) -> None:
-        self.client = client
-        self.block = client.block if block is None else block
-        self.track = track
-        self.label = label
-        self._history: deque[tuple[int, Sequence[int]]] = deque(maxlen=HISTORY)
+        vars(self).update(  # unchecked: these are right, and many views are made
+            client=client,
+            block=client.block if block is None else block,
+            track=track,
+            label=label,
+            _history=deque(maxlen=HISTORY),
+        )
         self.targets = targets
 
     # ------------------------------------------------------------ targets and flags
@@ -79,6 +93,15 @@ class View:
             targets = "all"
         return self.client.resolve(targets)
 
+    @property
+    def comm(self) -> CommInfo:
+        """What its calls have as ``hpcremote.comm()``: size, ranks in view order, whether it is a whole set.
+
+        Raises:
+            HPCRemoteError: its engines are of two sets, or are not MPI ranks.
+        """
+        return comm_of(self._aim()[0], self.client.link.engines)
+
     def set_flags(self, **flags: Any) -> Self:
         """Set flags (block, track, label, targets) and return the view.
 
@@ -87,7 +110,8 @@ class View:
         """
         for name in flags:
             if name not in FLAGS:
-                raise KeyError(f"a view has no flag {name!r}, only {', '.join(FLAGS)}")
+                near = did_you_mean(name, FLAGS)
+                raise KeyError(f"a view has no flag {name!r}" + (near or f", only {', '.join(FLAGS)}"))
         for name, value in flags.items():
             setattr(self, name, value)
         return self
@@ -147,6 +171,7 @@ class View:
         targets: Targets = None,
         label: str | None = None,
         track: bool | None = None,
+        grace: float | None = None,
     ) -> Any:
         """Call ``f(*args, **kwargs)`` as ``apply`` does, with flags for this call only."""
         f = plain_function(f)
@@ -154,7 +179,7 @@ class View:
         packed = functions.pack_function(f)
         inside, function = (None, packed) if packed.digest else (packed.data, None)
         pieces = payload.dump_call(inside, args, kwargs or {}, name=name)
-        result = self._submit("apply", [pieces], name, targets, function=function, label=label)
+        result = self._submit("apply", [pieces], name, targets, function=function, label=label, grace=grace)
         return result.get() if (self.block if block is None else block) else result
 
     def _submit(
@@ -166,11 +191,11 @@ class View:
         *,
         function: functions.PackedFunction | None = None,
         label: str | None = None,
+        grace: float | None = None,
     ) -> AsyncResult:
         ids, single = self._aim(targets)
-        flight = self._launch(op, payloads, name, ids, function=function, label=label)
-        seats = [(flight, 0)] if len(ids) == 1 else [(flight, seat) for seat in range(len(ids))]
-        return AsyncResult(self.client, seats, name=name, single=single, whole=True)
+        flight = self._launch(op, payloads, name, ids, function=function, label=label, grace=grace)
+        return AsyncResult(self.client, flight, name=name, single=single)
 
     def _launch(
         self,
@@ -181,9 +206,14 @@ class View:
         *,
         function: functions.PackedFunction | None = None,
         label: str | None = None,
+        grace: float | None = None,
+        kind: type[Flight] = Flight,
     ) -> Flight:
         label = self.label if label is None else label
-        flight = self.client.launch(op, payloads, name, ids, function=function, label=label)
+        grace = self.grace if grace is None else grace
+        flight = self.client.launch(
+            op, payloads, name, ids, function=function, label=label, grace=grace, kind=kind
+        )
         self._history.append((flight.call, ids))
         return flight
 
@@ -243,6 +273,18 @@ class View:
         """Do not start calls (default: all of this view) where they have not started."""
         jobs = sorted(self.outstanding) if jobs is None else self._named(jobs)
         self.client.abort(jobs, self.targets if targets is None else targets, block)
+
+    def interrupt(self) -> None:
+        """End this client's calls on any of these engines: drop those that wait, interrupt those that run.
+
+        A call is ended on all of its engines, also those that are not in this view: in one step, so that no
+        rank is left in a collective that others will not join.
+        """
+        ids = set(self._aim()[0])
+        flights = [flight for flight in self.client.pending() if ids.intersection(flight.targets)]
+        jobs = [flight.msg_id(seat) for flight in flights for seat in range(len(flight.targets))]
+        if jobs:
+            self.client.abort(jobs, interrupt=True)
 
     def queue_status(self, targets: Targets = None, verbose: bool = False) -> dict[Any, Any]:
         """Return how many calls the engines have before them and behind them."""

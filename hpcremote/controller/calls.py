@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from hpcremote.controller.events import Actions, Peer
+from hpcremote.controller.failing import Failing, Trouble
 from hpcremote.controller.roster import Engine, Roster
 from hpcremote.wire import messages as m
 from hpcremote.wire.frames import Frame
@@ -25,13 +26,17 @@ DEFINITION_PATIENCE = 10.0
 
 @dataclass(slots=True)
 class Work:
-    """One call, from its arrival until its last target has answered."""
+    """One call, from its arrival until its last target has answered. A renewal has no client."""
 
-    client: Peer
+    client: Peer | None
     call: int
     seq: int
     waiting: set[int]
     blobs: list[str]
+    targets: list[int] = field(default_factory=list)
+    grace: float = -1.0
+    mpi: int = 0
+    trouble: Trouble | None = None
 
 
 @dataclass(slots=True)
@@ -58,36 +63,43 @@ class Calls:
 
     Attributes:
         clients: the connected clients, each with its open calls.
+        awaited: which engines wait for which definitions.
     """
 
-    def __init__(self, roster: Roster, actions: Actions) -> None:
+    def __init__(self, roster: Roster, actions: Actions, grace: float) -> None:
+        self.failing = Failing(roster, actions, grace, self._number)
         self.clients: dict[Peer, Client] = {}
         self._roster = roster
         self._actions = actions
         self._seq = 0
-        self._awaited: dict[tuple[Peer, bytes], float] = {}  # until when engines wait for definitions
+        # Which definition an engine waits for: until when, and from which client.
+        self.awaited: dict[tuple[Peer, bytes], tuple[float, Peer]] = {}
+        self._silent: set[Peer] = set()  # clients that let an engine wait in vain
 
-    def definition_due(self) -> float | None:
-        """Return when the first engine has waited long enough for a definition, or None."""
-        return min(self._awaited.values(), default=None)
-
-    def await_definition(self, engine: Peer, digest: bytes, now: float) -> None:
-        """An engine can do nothing before it has this definition, or knows that it will not come."""
-        self._awaited.setdefault((engine, digest), now + DEFINITION_PATIENCE)
+    def due(self) -> float | None:
+        """Return when an engine has waited long enough, for a definition or in MPI, or None."""
+        release = self.failing.due()
+        if not self.awaited:
+            return release
+        given_up = min(until for until, _ in self.awaited.values())
+        return given_up if release is None else min(given_up, release)
 
     def give_up_definitions(self, now: float) -> None:
         """Tell engines that waited long enough: a client that is stopped must not stop the others."""
-        for (engine, digest), until in list(self._awaited.items()):
+        for (engine, digest), (until, client) in list(self.awaited.items()):
             if now >= until:
-                del self._awaited[engine, digest]
+                del self.awaited[engine, digest]
                 self._actions.send(engine, m.Given(digest, b""))
+                if client in self.clients:
+                    self._silent.add(client)
 
-    def define(self, _peer: Peer, define: m.Define, _frames: Sequence[Frame]) -> None:
+    def define(self, peer: Peer, define: m.Define, _frames: Sequence[Frame]) -> None:
         """Hand a definition on to the engines that are to have it."""
+        self._silent.discard(peer)
         given = m.Given(define.digest, define.data)
         for target in dict.fromkeys(define.targets):
             if engine := self._roster.engines.get(target):
-                self._awaited.pop((engine.peer, define.digest), None)
+                self.awaited.pop((engine.peer, define.digest), None)
                 self._actions.send(engine.peer, given)
 
     def call(self, peer: Peer, call: m.Call, frames: Sequence[Frame]) -> None:
@@ -106,8 +118,8 @@ class Calls:
             self._complain(client, "asks for more than a controller can take: ignored")
             self._fail(peer, call, targets[:MOST_TARGETS], "too many targets, or too many open calls")
             return
-        self._seq += 1
-        work = Work(peer, call.call, self._seq, set(targets), [part.blob for part in parts if part.blob])
+        blobs = [part.blob for part in parts if part.blob]
+        work = Work(peer, call.call, self._number(), set(targets), blobs, targets, call.grace)
         client.works[call.call] = work
         at = 0
         for index, target in enumerate(targets):
@@ -118,14 +130,19 @@ class Calls:
             self._dispatch(client, work, target, call, part, share)
         self._settle(work)
 
+    def _number(self) -> int:
+        self._seq += 1
+        return self._seq
+
     def _dispatch(
         self, client: Client, work: Work, target: int, call: m.Call, part: m.Part, frames: Sequence[Frame]
     ) -> None:
         engine = self._roster.engines.get(target)
         if engine is None:
             work.waiting.discard(target)
+            self.failing.went_wrong(work, None)
             gone = self._roster.gone(target)
-            self._actions.send(work.client, _lost_result(call.call, target, gone))
+            self._actions.send(client.peer, _lost_result(call.call, target, gone))
             return
         engine.runs[work.seq] = work
         local = client.local and engine.info.local
@@ -135,6 +152,8 @@ class Calls:
     def _fail(self, peer: Peer, call: m.Call, targets: Iterable[int], why: str) -> None:
         for target in targets:
             self._actions.send(peer, m.Result(call.call, target, "lost", m.Part(), err=why))
+        for part in call.parts:
+            self._actions.unlink(part.blob)
 
     def abort(self, peer: Peer, abort: m.Abort, _frames: Sequence[Frame]) -> None:
         """Have calls dropped where they have not started."""
@@ -142,16 +161,16 @@ class Calls:
         chosen = (
             [works[c] for c in dict.fromkeys(abort.calls) if c in works] if abort.calls else [*works.values()]
         )
-        self._drop(chosen, set(abort.targets))
+        self._drop(chosen, set(abort.targets), interrupt=abort.interrupt)
 
-    def _drop(self, works: Iterable[Work], only: set[int]) -> None:
+    def _drop(self, works: Iterable[Work], only: set[int], *, interrupt: bool = False) -> None:
         drops: dict[int, list[int]] = {}
         for work in works:
             for target in work.waiting & only if only else work.waiting:
                 drops.setdefault(target, []).append(work.seq)
         for target, seqs in drops.items():
             if engine := self._roster.engines.get(target):
-                self._actions.send(engine.peer, m.Drop(seqs))
+                self._actions.send(engine.peer, m.Drop(seqs, interrupt))
 
     def done(self, peer: Peer, done: m.Done, frames: Sequence[Frame]) -> None:
         """Hand an outcome on to the client."""
@@ -162,6 +181,10 @@ class Calls:
             return
         engine.completed += 1
         work.waiting.discard(engine.info.id)
+        if done.mpi:
+            self.failing.communicated(work, done.mpi)
+        if done.status != "ok":
+            self.failing.went_wrong(work, engine)
         if work.client in self.clients:
             result = m.Result(
                 work.call,
@@ -185,12 +208,18 @@ class Calls:
         if engine is not None and work is not None and work.client in self.clients:
             self._actions.send(work.client, m.Output(work.call, engine.info.id, text.stream, text.text))
 
-    def lacking(self, peer: Peer, lacking: m.Lacking, _frames: Sequence[Frame]) -> None:
-        """Ask the client for a definition that the engine does not have any more."""
+    def lacking(self, peer: Peer, lacking: m.Lacking, now: float) -> None:
+        """Ask the client for a definition that the engine does not have any more.
+
+        The engine can do nothing before it has it, or knows that it will not come. A client that let an
+        engine wait in vain is not waited for again until it defines something.
+        """
         engine = self._roster.by_peer(peer)
         work = engine.runs.get(lacking.seq) if engine else None
-        if engine is not None and work is not None and work.client in self.clients:
-            self._actions.send(work.client, m.Missing(engine.info.id, lacking.digest))
+        client = work.client if work is not None else None
+        if engine is not None and client in self.clients and client not in self._silent:
+            self._actions.send(client, m.Missing(engine.info.id, lacking.digest))
+            self.awaited.setdefault((peer, lacking.digest), (now + DEFINITION_PATIENCE, client))
         else:
             self._actions.send(peer, m.Given(lacking.digest, b""))
 
@@ -201,12 +230,18 @@ class Calls:
             client.works.pop(work.call, None)
         for blob in work.blobs:
             self._actions.unlink(blob)
+        if work.trouble or work.mpi:
+            for renewal in self.failing.settled(work):
+                renewing = Work(None, 0, renewal.seq, {engine.info.id for engine in renewal.engines}, [])
+                for engine in renewal.engines:
+                    engine.runs[renewal.seq] = renewing
 
     # ------------------------------------------------------------ departures
 
     def client_left(self, peer: Peer) -> Client | None:
         """Forget a client: what it has queued does not start; what runs, runs to its end."""
         client = self.clients.pop(peer, None)
+        self._silent.discard(peer)
         if client is not None:
             self._drop(client.works.values(), set())
         return client
@@ -215,6 +250,7 @@ class Calls:
         """Fail what an engine owes."""
         for work in list(engine.runs.values()):
             work.waiting.discard(gone.id)
+            self.failing.went_wrong(work, engine)
             if work.client in self.clients:
                 self._actions.send(work.client, _lost_result(work.call, gone.id, gone))
             self._settle(work)

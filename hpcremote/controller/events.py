@@ -6,14 +6,17 @@
     Opened   a peer's first message, and what       Send     a message to a peer
              the transport knows of it              Unlink   a shared-memory blob nobody will read
     Arrived  a message                              Log      a line for the log
-    Lost     a peer's connection ended              End      everything is done, the process may end
-    Tick     the deadline passed
+    Lost     a peer's connection ended              Relaunch a set that is to be started again
+    Tick     the deadline passed                    Back     it is there
+    Relaunched  that has come to its end            End      everything is done, the process may end
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from typing import NamedTuple
+
+import msgspec
 
 from hpcremote.wire import messages as m
 from hpcremote.wire.frames import Frame
@@ -49,7 +52,14 @@ class Tick(NamedTuple):
     """Time passed."""
 
 
-class Send(NamedTuple):
+class Relaunched(NamedTuple):
+    """The restart of a set has come to its end; ``error`` says why it is not there, or is empty."""
+
+    set_id: str
+    error: str = ""
+
+
+class Send(msgspec.Struct, frozen=True, gc=False):  # a NamedTuple takes a Python call to make
     """Send this message, with these frames, to that peer."""
 
     peer: Peer
@@ -70,20 +80,44 @@ class Log(NamedTuple):
     complaint: bool = False
 
 
+class Relaunch(NamedTuple):
+    """End what is left of a set, and start it again in its place, within ``timeout`` seconds.
+
+    ``mark``: what its processes carry in their environment; ``members``: host and pid of each rank.
+    """
+
+    set_id: str
+    mark: str
+    size: int
+    members: tuple[tuple[str, int], ...]
+    timeout: float
+
+
+class Back(NamedTuple):
+    """A set that was started in the place of this one has registered."""
+
+    set_id: str
+
+
 class End(NamedTuple):
     """All that had to end has ended."""
 
     reason: str
 
 
-Event = Opened | Arrived | Lost | Tick
-Action = Send | Unlink | Log | End
+Event = Opened | Arrived | Lost | Tick | Relaunched
+Action = Send | Unlink | Log | Relaunch | Back | End
 
 
 class Actions:
-    """What has to be done, in order, while an event is handled."""
+    """What has to be done, in order, while an event is handled.
+
+    Attributes:
+        now: the time of that event.
+    """
 
     def __init__(self) -> None:
+        self.now = 0.0
         self._list: list[Action] = []
 
     def send(self, peer: Peer, message: m.AnyMessage, frames: Sequence[Frame] = ()) -> None:
@@ -98,6 +132,14 @@ class Actions:
     def log(self, text: str, *, complaint: bool = False) -> None:
         """Have *text* logged."""
         self._list.append(Log(text, complaint))
+
+    def relaunch(self, order: Relaunch) -> None:
+        """Have a set started again."""
+        self._list.append(order)
+
+    def back(self, news: Back) -> None:
+        """Tell who starts a set again that it is there."""
+        self._list.append(news)
 
     def end(self, reason: str) -> None:
         """Have the process end."""

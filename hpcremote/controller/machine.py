@@ -13,8 +13,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hpcremote.controller.agents import Agents
 from hpcremote.controller.calls import Calls, Client
-from hpcremote.controller.events import Action, Actions, Arrived, Event, Lost, Opened, Peer
+from hpcremote.controller.events import Action, Actions, Arrived, Event, Lost, Opened, Peer, Relaunched
+from hpcremote.controller.restarting import Restarting
 from hpcremote.controller.roster import Engine, Roster
 from hpcremote.wire import messages as m
 from hpcremote.wire.frames import Frame
@@ -32,8 +34,16 @@ class Controller:
     """The state of a cluster, and its rules."""
 
     def __init__(
-        self, cluster_id: str, version: str, host: str, pid: int, *, shm: str = "", grace: float = 10.0
-    ):
+        self,
+        cluster_id: str,
+        version: str,
+        host: str,
+        pid: int,
+        *,
+        shm: str = "",
+        grace: float = 10.0,
+        collective_grace: float = 2.0,
+    ) -> None:
         self.cluster_id = cluster_id
         self.version = version
         self.host = host
@@ -41,9 +51,11 @@ class Controller:
         self.shm = shm
         self.grace = grace
         self._actions = Actions()
-        self.roster = Roster(cluster_id, shm)
-        self._calls = Calls(self.roster, self._actions)
+        self.roster = Roster(cluster_id, shm, self._actions)
+        self._calls = Calls(self.roster, self._actions, collective_grace)
         self.clients = self._calls.clients
+        self.agents = Agents(self.roster, self._actions)
+        self._restarting = Restarting(self.roster, self._actions)
         self.strangers: dict[Peer, Stranger] = {}
         self.ending: float | None = None
         self._why_ending = ""
@@ -54,6 +66,9 @@ class Controller:
             m.Abort: self._calls.abort,
             m.Shutdown: self._shutdown,
             m.Query: self._query,
+            m.Where: self.agents.ask,
+            m.Kill: self._kill,
+            m.Restart: self._restarting.restart,
         }
         self._on_engine: dict[type[Any], Callable[..., None]] = {
             m.Phase: self._phase,
@@ -71,32 +86,41 @@ class Controller:
         """Take in one event at time *now* and return what has to be done, in order."""
         if type(event) is Arrived:
             return self.receive(event.peer, event.message, event.frames, now)
-        self._now = now
+        self._now = self._actions.now = now
         if type(event) is Opened:
             self.strangers[event.peer] = Stranger(event.role, event.local)
         elif type(event) is Lost:
             self._lost(event)
+        elif type(event) is Relaunched:
+            self._restarting.relaunched(event)
         self._calls.give_up_definitions(self._now)
+        self._calls.failing.release_due()
+        if self.agents.busy:
+            self._mind_agents()
         self._check_end()
         return self._actions.take()
 
     def receive(self, peer: Peer, message: m.AnyMessage, frames: Sequence[Frame], now: float) -> list[Action]:
         """Take in a message; the same as to handle :class:`Arrived`."""
-        self._now = now
+        self._now = self._actions.now = now
         self._arrived(peer, message, frames)
-        self._calls.give_up_definitions(now)
+        if self._calls.awaited:
+            self._calls.give_up_definitions(now)
+        self._calls.failing.release_due()
+        if self.agents.busy:
+            self._mind_agents()
         if self.ending is not None:
             self._check_end()
         return self._actions.take()
 
     def deadline(self) -> float | None:
         """Return when a Tick is due, or None."""
-        due = self._calls.definition_due()
-        return self.ending if due is None else due if self.ending is None else min(due, self.ending)
+        times = (self._calls.due(), self.agents.due(), self.ending)
+        return min((time for time in times if time is not None), default=None)
 
     def end(self, reason: str, now: float) -> list[Action]:
         """Begin to end everything: engines first, for at most ``grace`` seconds."""
-        self._now = now
+        self._now = self._actions.now = now
         self._begin_end(reason)
         self._check_end()
         return self._actions.take()
@@ -113,6 +137,8 @@ class Controller:
             handler = self._on_client.get(kind)
         elif self.roster.knows(peer):
             handler = self._on_engine.get(kind)
+        elif peer in self.agents:
+            handler = self.agents.handlers.get(kind)
         else:
             handler = self._introduction(peer, kind)
         if handler is None:
@@ -129,6 +155,9 @@ class Controller:
             self.roster.admit(peer, local=stranger.local if stranger else False)
             self.strangers.pop(peer, None)
             return self._on_engine[kind]
+        if kind is m.Attend and role in ("engine", "any"):
+            self.strangers.pop(peer, None)
+            return self.agents.attend
         if stranger is None or kind in (m.Hello, m.Phase, m.Join):
             word = "a client's work" if role == "engine" else "an engine's work"
             reason = (
@@ -175,6 +204,7 @@ class Controller:
         answers: dict[str, Callable[[], object]] = {
             "queue_status": self.roster.queue_status,
             "info": self._info,
+            "ended sets": self.roster.ended_sets,
         }
         ask = answers.get(query.what)
         if ask is None:
@@ -183,6 +213,10 @@ class Controller:
             )
         else:
             self._actions.send(peer, m.Answer(query.request, json.dumps(ask())))
+
+    def _kill(self, peer: Peer, kill: m.Kill, _frames: Sequence[Frame]) -> None:
+        problem = self.agents.signal(kill.targets, kill.number)
+        self._actions.send(peer, m.Answer(kill.request, "" if problem else "true", problem))
 
     def _info(self) -> dict[str, object]:
         return {
@@ -229,21 +263,33 @@ class Controller:
         first, last = engines[0].info, engines[-1].info
         ids = f"engine {first.id}" if first is last else f"engines {first.id} to {last.id}"
         self._actions.log(f"{ids} registered from {', '.join(sorted({e.info.host for e in engines}))}")
+        self._restarting.announced(first.set_id)
 
-    def _lacking(self, peer: Peer, lacking: m.Lacking, frames: Sequence[Frame]) -> None:
-        self._calls.lacking(peer, lacking, frames)
-        self._calls.await_definition(peer, lacking.digest, self._now)
+    def _lacking(self, peer: Peer, lacking: m.Lacking, _frames: Sequence[Frame]) -> None:
+        self._calls.lacking(peer, lacking, self._now)
 
     def _leaving(self, peer: Peer, leaving: m.Leaving, _frames: Sequence[Frame]) -> None:
         self.roster.leaving(peer, leaving.cause)
 
     # ------------------------------------------------------------ departures
 
+    def _mind_agents(self) -> None:
+        self.agents.give_up()
+        for lost in self.agents.released():
+            self._lose_engine(lost)
+
     def _lost(self, lost: Lost) -> None:
         self.strangers.pop(lost.peer, None)
+        if self.agents.left(lost.peer, heal=self.ending is None):
+            return
         if client := self._calls.client_left(lost.peer):
             self._actions.log(f"{client.name} left with {len(client.works)} open calls")
             return
+        amended = self.agents.amended(lost, self.roster.uid_of(lost.peer))
+        if amended is not None:
+            self._lose_engine(amended)
+
+    def _lose_engine(self, lost: Lost) -> None:
         engine, gone = self.roster.lose(lost.peer, lost.cause, lost.output, self._now)
         if engine is None or gone is None:
             return
@@ -258,7 +304,7 @@ class Controller:
         if self.ending is not None:
             return
         self.ending = self._now + self.grace
-        self._why_ending = reason
+        self._why_ending = self._restarting.ending = reason
         self._actions.log(f"ending: {reason}")
         for peer in self.roster.peers():
             self._actions.send(peer, m.Stop(reason))

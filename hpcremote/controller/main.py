@@ -25,6 +25,7 @@ from hpcremote.net.keys import Admission, new_keypair
 from hpcremote.wire.messages import PROTOCOL
 
 if TYPE_CHECKING:
+    from hpcremote.controller.relaunch import Relauncher
     from hpcremote.profile import Profile
 
 _log = logging.getLogger("hpcremote.controller")
@@ -43,10 +44,11 @@ class Places(NamedTuple):
     socket: str
 
 
-def run(profile: Profile, cluster_id: str) -> int:
+def run(profile: Profile, cluster_id: str, relauncher: Relauncher | None = None) -> int:
     """Run a controller until it is told to end; return the exit status.
 
-    The connection files appear when it listens, and go when it ends.
+    The connection files appear when it listens, and go when it ends. *relauncher* can start an engine set
+    again; without it, sets are not restarted.
 
     Raises:
         ConfigError: the cluster's folder, the interface or the port cannot be used.
@@ -64,12 +66,20 @@ def run(profile: Profile, cluster_id: str) -> int:
             written.append(places.home / f"{role}.json")
             connection.for_role(role, keys.public, keys.secret).write(written[-1])
         host, pid = socket.gethostname(), os.getpid()
-        machine = Controller(cluster_id, __version__, host, pid, shm=places.shm, grace=profile.stop_timeout)
+        machine = Controller(
+            cluster_id,
+            __version__,
+            host,
+            pid,
+            shm=places.shm,
+            grace=profile.stop_timeout,
+            collective_grace=profile.collective_grace,
+        )
         # Nearly nothing here makes cycles, and looking for them takes a tenth of the time of a call.
         gc.freeze()
         gc.set_threshold(50_000, 20, 100)
         _log.info("cluster %s listens on port %d%s", cluster_id, port, " and locally" if local else "")
-        Server(machine, hub, shm=places.shm, words=places.words).run()
+        Server(machine, hub, shm=places.shm, words=places.words, relauncher=relauncher).run()
     finally:
         _forget(written, places.uid)
         hub.close(linger=1.0)
@@ -107,11 +117,13 @@ def _connection(profile: Profile, cluster_id: str, places: Places, port: int, se
         shm=places.words,
         controller_timeout=profile.controller_timeout,
         output_limit=profile.output_limit,
+        comm_world=profile.comm_world,
     )
 
 
 def _clear(places: Places) -> None:
-    for folder in {places.shm, places.words} - {""}:
+    node = str(files.runtime_dir() / places.uid[:16])  # what ranks of this machine and their agent left
+    for folder in {places.shm, places.words, node} - {""}:
         shutil.rmtree(folder, ignore_errors=True)
     if places.socket:
         Path(places.socket).unlink(missing_ok=True)

@@ -1,17 +1,20 @@
 """Which engines there are: sets that come as a whole, ids, and how engines went. Pure.
 
 A set is announced when rank 0 has registered it and every rank has joined over its own connection.
-Its ids are ``base + rank``; ``base`` is the lowest number above all living engines, so the first set,
-and a set that follows one that died, has ids equal to ranks.
+Its ids are ``base + rank``; see ``sets.py`` for the base. One that loses a rank before it is complete is
+refused as a whole: the other ranks end as well, and say why.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from hpcremote.controller import sets
+from hpcremote.controller.events import Actions
+from hpcremote.controller.misfits import Misfits
+from hpcremote.controller.sets import Set
 from hpcremote.wire import messages as m
 from hpcremote.wire.messages import PROTOCOL
 
@@ -22,6 +25,8 @@ Peer = Hashable
 
 #: Ranks of a set that die this many seconds after another one were most likely ended by their launcher.
 AFTERMATH = 10.0
+#: What is said of a connection that ended when nobody knows why.
+LOST = "connection lost"
 #: How many departed engines are remembered.
 REMEMBERED = 10_000
 #: Of how many of them a status tells.
@@ -50,21 +55,10 @@ class Newcomer:
     join: m.Join | None = None
 
 
-@dataclass(slots=True)
-class Set:
-    """An engine set: one MPI job, or one engine without MPI."""
-
-    size: int = 0
-    members: dict[int, m.Member] = field(default_factory=dict)
-    joined: dict[int, Peer] = field(default_factory=dict)
-    base: int | None = None
-    first_death: tuple[float, m.Gone] | None = None
-
-
 class Roster:
     """All engines, and those that are on their way in or out."""
 
-    def __init__(self, cluster_id: str, shm: str) -> None:
+    def __init__(self, cluster_id: str, shm: str, actions: Actions) -> None:
         self.cluster_id = cluster_id
         self.shm = shm
         self.engines: dict[int, Engine] = {}
@@ -72,7 +66,7 @@ class Roster:
         self._by_peer: dict[Peer, Engine] = {}
         self._sets: dict[str, Set] = {}
         self._gone: dict[int, m.Gone] = {}
-        self._failed: deque[dict[str, object]] = deque(maxlen=100)
+        self._misfits = Misfits(self._sets, actions)
 
     # ------------------------------------------------------------ questions
 
@@ -90,6 +84,46 @@ class Roster:
             return engine.info.uid
         newcomer = self._newcomers.get(peer)
         return newcomer.phase.uid if newcomer and newcomer.phase else ""
+
+    def mates(self, set_id: str) -> list[Engine]:
+        """Return the engines of a set that are here, by rank."""
+        group = self._sets.get(set_id)
+        if group is None or group.base is None:
+            return []
+        ids = range(group.base, group.base + group.size)
+        return [engine for engine in map(self.engines.get, ids) if engine and engine.info.set_id == set_id]
+
+    def group(self, set_id: str) -> Set | None:
+        """Return a set that is remembered."""
+        return self._sets.get(set_id)
+
+    def _successor(self, set_id: str) -> str:
+        """Return the set that registered in the place of this one and has no ids yet, or ""."""
+        waits = (name for name, one in self._sets.items() if one.replaces == set_id and one.base is None)
+        return next(waits, "")
+
+    def squatters(self, group: Set) -> list[int]:
+        """Return the living engines that have ids of *group* and are not of it."""
+        ours = {member.uid for member in group.members.values()}
+        here = (self.engines.get(number) for number in group.ids)
+        return [engine.info.id for engine in here if engine is not None and engine.info.uid not in ours]
+
+    def ended_sets(self) -> list[dict[str, object]]:
+        """Describe the sets that have ended and whose ids are free."""
+        return sets.ended(self._sets, self.engines)
+
+    def on_host(self, host: str) -> dict[Peer, str]:
+        """Return the engines on a host, registered or not, and their uids."""
+        found = {peer: engine.info.uid for peer, engine in self._by_peer.items() if engine.info.host == host}
+        for peer, newcomer in self._newcomers.items():
+            if newcomer.phase and newcomer.phase.host == host:
+                found[peer] = newcomer.phase.uid
+        return found
+
+    def has(self, uid: str) -> bool:
+        """Say whether an engine of this uid is here, registered or not."""
+        registered = any(engine.info.uid == uid for engine in self._by_peer.values())
+        return registered or any(new.phase and new.phase.uid == uid for new in self._newcomers.values())
 
     def peers(self) -> list[Peer]:
         """Return every engine's connection."""
@@ -121,7 +155,7 @@ class Roster:
         return {
             "engines": len(self.engines),
             "starting": phases,
-            "failed": list(self._failed),
+            "failed": list(self._misfits.rows),
             "ended": ended,
         }
 
@@ -166,6 +200,8 @@ class Roster:
         if newcomer.join is not None or join.rank < 0:
             return "a connection is for one rank of one set"
         group = self._sets.get(join.set_id)
+        if group is not None and group.doomed:
+            return group.doomed
         if group is not None and group.base is not None and (problem := self._cannot_return(group, join)):
             return problem
         newcomer.join = join
@@ -199,18 +235,23 @@ class Roster:
         group = self._sets[register.set_id]
         if group.base is None:
             group.size, group.members = size, members
-        return ""
+            group.mark, group.replaces = register.mark, register.replaces
+            self._misfits.examine(group)
+        return group.doomed
 
     def complete(self, set_id: str) -> list[Engine]:
         """Make engines of a set whose ranks are all here, or of ranks that are back; return them."""
         group = self._sets.get(set_id)
         if group is None:
             return []
+        if not group.joined and (successor := self._successor(set_id)):
+            return self.complete(successor)
         here = [rank for rank in group.members if self._is_here(group, rank)]
         if group.base is None:
-            if not here or len(here) < group.size:
-                return []
-            group.base = max(self.engines, default=-1) + 1
+            if not here or len(here) < group.size or (group.replaces and self.mates(group.replaces)):
+                return []  # those in whose place it comes are about to be seen to end
+            group.base = sets.choose_base(self._sets, self.engines, group)
+            self._sets.pop(group.replaces, None)
         base = group.base
         return [self._enlist(set_id, group, rank) for rank in sorted(here) if base + rank not in self.engines]
 
@@ -253,22 +294,23 @@ class Roster:
     def leaving(self, peer: Peer, cause: str) -> None:
         """An engine said that it ends, and why."""
         if engine := self._by_peer.get(peer):
-            engine.leaving = cause
+            engine.leaving = engine.leaving or cause
         elif newcomer := self._newcomers.pop(peer, None):
             self._fail(peer, newcomer, cause)
 
     def lose(self, peer: Peer, cause: str, output: str, now: float) -> tuple[Engine | None, m.Gone | None]:
         """Forget the engine behind *peer*; return it and what is known of its end."""
         if newcomer := self._newcomers.pop(peer, None):
-            self._fail(peer, newcomer, cause or "connection lost")
+            self._fail(peer, newcomer, cause or LOST)
         engine = self._by_peer.pop(peer, None)
         if engine is None:
             return None, None
         self.engines.pop(engine.info.id, None)
         gone = m.Gone(engine.info.id, engine.info.uid, self._cause(engine, cause, now), output)
         group = self._sets.get(engine.info.set_id)
-        if group is not None and group.first_death is None:
-            group.first_death = (now, gone)
+        if group is not None:
+            group.first_death = group.first_death or (now, gone)
+            group.lingers = group.lingers or not (engine.info.local or engine.leaving or cause)
         self._gone[gone.id] = gone
         if len(self._gone) > REMEMBERED:
             self._gone.pop(next(iter(self._gone)))
@@ -279,19 +321,17 @@ class Roster:
         words = engine.leaving or cause or "its connection was lost (killed, or its host or network failed)"
         group = self._sets.get(engine.info.set_id)
         first = group.first_death if group else None
-        if first and not engine.leaving and now - first[0] < AFTERMATH:
+        together = first is not None and first[0] == now and first[1].cause == words
+        if first and not together and not engine.leaving and now - first[0] < AFTERMATH:
             return f"{words}, after engine {first[1].id} of the same MPI job: {first[1].cause}"
         return words
 
     def _fail(self, peer: Peer, newcomer: Newcomer, cause: str) -> None:
-        phase = newcomer.phase
-        row: dict[str, object] = {"cause": cause, "phase": "joined" if newcomer.join else "started"}
-        if phase:
-            row.update(host=phase.host, pid=phase.pid)
-            row["phase"] = "joined" if newcomer.join else phase.phase
-        self._failed.append(row)
-        if newcomer.join:
-            self._disconnect(newcomer.join.set_id, newcomer.join.rank, peer)
+        join = newcomer.join
+        if join:
+            self._disconnect(join.set_id, join.rank, peer)
+        surely = newcomer.local or cause != LOST
+        self._misfits.ended(newcomer.phase, cause, joined=join is not None, surely=surely)
 
     def _disconnect(self, set_id: str, rank: int, peer: Peer) -> None:
         """Take a rank's connection out of its set, unless the rank is back over another one."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import time
 from collections.abc import Iterable, Sequence
@@ -10,20 +11,34 @@ from pathlib import Path
 from types import FrameType
 from typing import cast
 
-from hpcremote.controller.events import Action, End, Event, Log, Lost, Opened, Send, Tick, Unlink
+from hpcremote.controller.events import (
+    Action,
+    Back,
+    End,
+    Event,
+    Log,
+    Lost,
+    Opened,
+    Relaunch,
+    Send,
+    Tick,
+    Unlink,
+)
 from hpcremote.controller.machine import Controller
+from hpcremote.controller.relaunch import Relauncher, Relaunches
 from hpcremote.ids import is_uid
 from hpcremote.net.hub import Came, Got, Happening, Hub, Peer, Went
 from hpcremote.net.keys import RateLimit
 from hpcremote.net.shm import remove_blob
-from hpcremote.wire.frames import Frame, Parcel
-from hpcremote.wire.lastwords import SILENT, cause_of, without_marks
-from hpcremote.wire.messages import AnyMessage
+from hpcremote.wire.frames import Parcel
+from hpcremote.wire.lastwords import SILENT, cause_of, for_people
 
 _log = logging.getLogger("hpcremote.controller")
 
-#: How much of a dead engine's output is kept.
+#: How much of a dead engine's output is kept, in characters.
 TAIL = 4_000
+#: How much of its files is read: the names of a crashed engine's extension modules alone may be long.
+_READ = 65_536
 #: How an MPI launcher ends the ranks that are left when one has died.
 ENDED_BY_OTHERS = (SILENT, "terminated by SIGTERM")
 #: Longer lines of the log are cut.
@@ -38,9 +53,12 @@ class Server:
         hub: the sockets.
         shm: the cluster's shared-memory folder, or "".
         words: folder in which local engines leave their output and last words.
+        relauncher: starts an engine set again; None where nobody can.
     """
 
-    def __init__(self, machine: Controller, hub: Hub, *, shm: str, words: str) -> None:
+    def __init__(
+        self, machine: Controller, hub: Hub, *, shm: str, words: str, relauncher: Relauncher | None = None
+    ) -> None:
         self._machine = machine
         self._hub = hub
         self._shm = shm
@@ -49,6 +67,7 @@ class Server:
         self._done = False
         self._outbox: dict[Peer, list[Parcel]] = {}
         self._complaints = RateLimit()
+        self._relaunches = Relaunches(relauncher, lambda: os.write(hub.wake_fd, b"\0"))
 
     def run(self) -> None:
         """Serve until a client, SIGTERM or SIGINT ends the cluster."""
@@ -64,11 +83,17 @@ class Server:
         timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
         happened = self._hub.poll(timeout)
         now = time.monotonic()
+        went: list[Peer] = []
         for happening in happened:
-            if not isinstance(happening, Went):
+            if type(happening) is Went:
+                went.append(happening.peer)
+            else:
                 self._take_in(happening, now)
-        for lost in self._departures(happened):
-            self._take_in(lost, now)
+        if went:
+            for lost in self._departures(went):
+                self._take_in(lost, now)
+        for outcome in self._relaunches.ended():
+            self._carry_out(self._machine.handle(outcome, now))
         if self._signal:
             name, self._signal = self._signal, ""
             self._carry_out(self._machine.end(f"{name} received", now))
@@ -84,7 +109,7 @@ class Server:
             signal.signal(number, note)
         signal.set_wakeup_fd(self._hub.wake_fd, warn_on_full_buffer=False)
 
-    def _take_in(self, what: Came | Got | Lost, now: float) -> None:
+    def _take_in(self, what: Happening | Lost, now: float) -> None:
         try:
             if type(what) is Got:
                 actions = self._machine.receive(what.peer, what.message, what.frames, now)
@@ -96,26 +121,28 @@ class Server:
             # one peer's odd message must not end everybody's cluster.
             _log.exception("the controller could not handle %r", type(what).__name__)
 
-    def _departures(self, happened: Sequence[Happening]) -> list[Lost]:
+    def _departures(self, peers: Sequence[Peer]) -> list[Lost]:
         """Return who went. Those who say why come first: an MPI launcher then killed the others."""
-        peers = [happening.peer for happening in happened if isinstance(happening, Went)]
         lost = [Lost(peer, *self._autopsy(self._machine.engine_uid(peer))) for peer in peers]
         return sorted(lost, key=lambda one: one.cause.startswith(ENDED_BY_OTHERS))
 
     def _carry_out(self, actions: Iterable[Action]) -> None:
         outbox = self._outbox
         for action in actions:
-            kind = type(action)
-            if kind is Send:
-                peer, message, frames = cast("tuple[Peer, AnyMessage, Sequence[Frame]]", action)
+            if type(action) is Send:
+                peer: Peer = action.peer  # type: ignore[assignment]  # the machine does not look into it
                 if peer in outbox:
-                    outbox[peer].append((message, frames))
+                    outbox[peer].append((action.message, action.frames))
                 else:
-                    outbox[peer] = [(message, frames)]
+                    outbox[peer] = [(action.message, action.frames)]
             elif isinstance(action, Log):
                 self._say(action)
             elif isinstance(action, Unlink):
                 remove_blob(self._shm, action.blob)
+            elif isinstance(action, Relaunch):
+                self._relaunches.start(action)
+            elif isinstance(action, Back):
+                self._relaunches.back(action)
             elif isinstance(action, End):
                 _log.info("ended: %s", action.reason)
                 self._done = True
@@ -132,6 +159,18 @@ class Server:
         outbox, self._outbox = self._outbox, {}
         for peer, parcels in outbox.items():
             self._hub.send(peer, parcels)
+        for peer in self._hub.stalled:
+            self._cut_client(peer)
+
+    def _cut_client(self, peer: Peer) -> None:
+        """What waits for a client that does not read (it is stopped, perhaps) must not fill the memory."""
+        client = self._machine.clients.get(peer)
+        if client is not None:  # an engine may be busy for as long as it likes
+            pid = client.hello.pid
+            _log.warning(
+                "%s (pid %d) is disconnected: it does not read, and too much waits", client.name, pid
+            )
+            self._hub.cut(peer)
 
     def _autopsy(self, uid: str) -> tuple[str, str]:
         """Return how a local engine died and the last it wrote; empty for others."""
@@ -141,9 +180,9 @@ class Server:
         if errors is None:
             return "", ""
         output = _tail(Path(self._words) / f"{uid}.out") or ""
-        for suffix in ("err", "out"):
+        for suffix in ("err", "out", "stacks"):
             (Path(self._words) / f"{uid}.{suffix}").unlink(missing_ok=True)
-        written = [text.strip("\0\n") for text in (output, without_marks(errors))]
+        written = [text[-TAIL:].strip("\0\n") for text in (output, for_people(errors))]
         return cause_of(errors), "\n".join(filter(None, written))
 
 
@@ -151,7 +190,7 @@ def _tail(path: Path) -> str | None:
     try:
         with path.open("rb") as file:
             size = file.seek(0, 2)
-            file.seek(max(0, size - TAIL))
+            file.seek(max(0, size - _READ))
             return file.read().decode(errors="replace")
     except OSError:
         return None

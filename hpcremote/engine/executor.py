@@ -13,11 +13,12 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from hpcremote.engine.communication import Communication
 from hpcremote.engine.link import Link
 from hpcremote.engine.machine import Engine, Job
 from hpcremote.engine.operations import Operations
-from hpcremote.engine.output import Capture
-from hpcremote.errors import HPCRemoteError, PayloadError
+from hpcremote.engine.output import NOTHING, Capture
+from hpcremote.errors import HPCRemoteError, LaunchError, PayloadError, Released
 from hpcremote.net.shm import WORTHWHILE, read_blob, write_blob
 from hpcremote.wire import messages as m
 from hpcremote.wire.failure import capture
@@ -39,6 +40,7 @@ class Executor:
         self._machine = machine
         self._operations = operations
         self._link: Link | None = None
+        self._mpi: Communication | None = None
         self._output: Capture | None = None
         self._shm = ""
         self._output_limit = 0
@@ -47,14 +49,14 @@ class Executor:
         self._idle = True
         self._stop_seen = 0.0
         self._interrupted = False
-        self._in_user_code = False
+        self._in_user_code = 0  # the number of the run that is in the user's code
+        self._unwanted = 0  # the number of the run that a client wants interrupted
         self._pid = os.getpid()
         self._output_lock = threading.Lock()  # a call's output is collected by one thread at a time
 
     def run(self, link: Link, output: Capture, *, shm: str, controller_timeout: float) -> str:
         """Run jobs; return why the engine ends."""
-        self._link, self._output, self._shm = link, output, shm
-        self._output_limit = link.connection.output_limit
+        self.attach(link, output, shm)
         signal.signal(signal.SIGINT, self._on_sigint)
         while True:
             if not self._something():
@@ -62,14 +64,29 @@ class Executor:
                 link.wait(self._something, None)
             if reason := self._must_end(controller_timeout):
                 return reason
+            if self._mpi is not None and self._mpi.renewal_due():
+                self._mpi.renew_now()
+                continue
             work = link.take()
             if isinstance(work, m.Lacking):
                 link.send([(work, ())])
             elif isinstance(work, Job):
                 self._finish(work, *self._do(work))
+            del work  # what came with a call is not kept until the next one
+
+    def attach(self, link: Link, output: Capture, shm: str) -> None:
+        """Take what jobs need; *shm* is the cluster's folder in shared memory, or empty."""
+        self._link, self._output, self._shm = link, output, shm
+        self._output_limit = link.connection.output_limit
+        self._machine.interrupt = self._interrupt
+        self._mpi = self._machine.mpi
+        if self._mpi is not None:
+            self._mpi.renewed = self._renewed
 
     def _something(self) -> bool:
         assert self._link is not None  # noqa: S101
+        if self._mpi is not None and self._mpi.renewal_due():
+            return True
         return self._machine.ready() or self._link.lost_since is not None
 
     def _must_end(self, controller_timeout: float) -> str:
@@ -99,7 +116,10 @@ class Executor:
             self._output.mark()
         self._output.begin(self._output_limit)
         started = time.time()
+        if self._mpi is not None:
+            self._mpi.begin(run.seq, run.targets)
         status, pieces = self._perform(job)
+        communicated = self._mpi.end(failed=status != "ok") if self._mpi is not None else 0
         if os.getpid() != self._pid:
             # The call forked, and this is the child: the engine and its connection are the parent's.
             self._output.flush()
@@ -107,7 +127,7 @@ class Executor:
         completed = time.time()
         part, frames = self._part(run, pieces)
         out, err = self._rest_of_output(run)
-        return m.Done(run.seq, status, part, started, completed, out, err), frames
+        return m.Done(run.seq, status, part, started, completed, out, err, communicated), frames
 
     def _rest_of_output(self, run: m.Run) -> tuple[str, str]:
         """Return the last of what the call wrote, and send what came before that."""
@@ -116,6 +136,8 @@ class Executor:
         self._output.flush()
         with self._output_lock:
             texts = self._output.collect(CHUNK)
+            if texts is NOTHING:  # nearly always
+                return self._output.end()
             while any(texts) and any(more := self._output.collect(CHUNK)):
                 self._link.send(_prints(run.seq, texts))
                 texts = more
@@ -130,19 +152,35 @@ class Executor:
                     "the function's definition is not on the engine any more, nor at its client"
                 )
             pieces = self._pieces(run, job.frames)
-            self._in_user_code = True
+            self._in_user_code = run.seq
             value = self._operations.perform(run.op, None, run.digest, pieces)
-            self._in_user_code = False
+            self._in_user_code = 0
             return "ok", dump_result(value)
         except BaseException as error:  # noqa: BLE001 - whatever user code raises is its caller's
-            self._in_user_code = False
-            return "error", [capture(error)]
+            self._in_user_code = 0
+            return "released" if isinstance(error, Released) else "error", [capture(error)]
+
+    def _renewed(self, seq: int, problem: str) -> None:
+        """Communicators have been made anew."""
+        assert self._link is not None  # noqa: S101
+        part, frames = to_part([capture(LaunchError(problem))]) if problem else to_part(dump_result(None))
+        self._link.post((m.Done(seq, "error" if problem else "ok", part), frames))
 
     def _on_sigint(self, _signum: int, _frame: object) -> None:
-        """Interrupt the user's code, and nothing else."""
-        if self._in_user_code:
-            self._in_user_code = False
+        """Interrupt the user's code, and nothing else; a client's wish concerns one run only."""
+        if self._in_user_code and self._mpi is not None and self._mpi.signalled():
+            return  # it comes again
+        unwanted, self._unwanted = self._unwanted, 0
+        if self._in_user_code and unwanted in (0, self._in_user_code):
+            self._in_user_code = 0
             raise KeyboardInterrupt
+
+    def _interrupt(self, seq: int) -> None:
+        """Raise KeyboardInterrupt in a run (called by the thread that reads)."""
+        self._unwanted = seq
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        if self._mpi is not None:
+            self._mpi.wake()
 
     def _pieces(self, run: m.Run, frames: Sequence[Frame]) -> list[Any]:
         part = run.part

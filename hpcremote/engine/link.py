@@ -30,7 +30,7 @@ class Link:
     """
 
     def __init__(
-        self, connection: Connection, machine: Engine, *, timeout: float, tick: Callable[[], None]
+        self, connection: Connection, machine: Engine, *, timeout: float, tick: Callable[[], None] | None
     ) -> None:
         self.connection = connection
         self.lost_since: float | None = None

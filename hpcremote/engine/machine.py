@@ -3,7 +3,8 @@
 ::
 
     Run ──▶ queue ──next()──▶ Job         in the order of seq, one at a time
-    Drop ─▶ a run that has not started is answered ``aborted``
+    Drop ─▶ a run that has not started is answered ``aborted``; with ``interrupt`` a running one is stopped
+    Release, Settled, Renew ▶ handed to the MPI side (engine.comm), which may be in the middle of waiting
     Given ▶ a definition; the run that waits for it may go on
     Stop ─▶ nothing more is begun
 """
@@ -14,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from hpcremote.engine.communication import Communication
 from hpcremote.wire import messages as m
 from hpcremote.wire.frames import Frame
 
@@ -32,6 +34,11 @@ class Engine:
     Args:
         has: says whether the definition of a digest is here.
         define: keeps a definition.
+
+    Attributes:
+        mpi: the MPI side, once there is one.
+        interrupt: stops a run that has started; called by whichever thread reads.
+        tend: sees to it that there is a node agent; called by whichever thread reads.
     """
 
     def __init__(self, has: Callable[[bytes], bool], define: Callable[[bytes, bytes], None]) -> None:
@@ -40,6 +47,9 @@ class Engine:
         self._queue: deque[tuple[m.Run, Sequence[Frame]]] = deque()
         self._asked: bytes = b""
         self._undefined: set[bytes] = set()
+        self.mpi: Communication | None = None
+        self.interrupt: Callable[[int], None] = lambda seq: None
+        self.tend: Callable[[], None] = lambda: None
         self.joined: m.Joined | None = None
         self.refused = ""
         self.stopping = ""
@@ -59,14 +69,27 @@ class Engine:
         elif isinstance(message, m.Given):
             self._given(message)
         elif isinstance(message, m.Drop):
-            return self._drop(set(message.seqs))
+            return self._drop(set(message.seqs), interrupt=message.interrupt)
         elif isinstance(message, m.Joined):
             self.joined = message
         elif isinstance(message, m.Refused):
             self.refused = message.reason
         elif isinstance(message, m.Stop):
             self.stopping = message.reason
+        elif isinstance(message, m.Tend):
+            self.tend()
+        elif self.mpi is not None:
+            self._tell_mpi(self.mpi, message)
         return []
+
+    @staticmethod
+    def _tell_mpi(mpi: Communication, message: m.AnyMessage) -> None:
+        if isinstance(message, m.Release):
+            mpi.release(message.seq, message.why)
+        elif isinstance(message, m.Settled):
+            mpi.settled(message.seq)
+        elif isinstance(message, m.Renew):
+            mpi.renew(message)
 
     def ready(self) -> bool:
         """Say whether :meth:`next` would return something, or the engine has to end."""
@@ -82,16 +105,18 @@ class Engine:
         if not self._queue:
             return None
         run, frames = self._queue[0]
-        if run.digest and not self._has(run.digest) and run.digest not in self._undefined:
-            if self._asked == run.digest:
+        digest = run.digest
+        undefined = bool(digest) and not self._has(digest)
+        if undefined and digest not in self._undefined:
+            if self._asked == digest:
                 return None
-            self._asked = run.digest
-            return m.Lacking(run.seq, run.digest)
+            self._asked = digest
+            return m.Lacking(run.seq, digest)
         self._queue.popleft()
         self._asked = b""
         self.running = run
-        undefined = bool(run.digest) and not self._has(run.digest)
-        self._undefined.discard(run.digest)
+        if self._undefined:
+            self._undefined.discard(digest)
         return Job(run, frames, undefined)
 
     def finished(self) -> None:
@@ -105,7 +130,10 @@ class Engine:
         else:
             self._undefined.add(given.digest)
 
-    def _drop(self, seqs: set[int]) -> list[m.AnyMessage]:
+    def _drop(self, seqs: set[int], *, interrupt: bool) -> list[m.AnyMessage]:
+        running = self.running
+        if interrupt and running is not None and running.seq in seqs:
+            self.interrupt(running.seq)
         dropped = [run.seq for run, _ in self._queue if run.seq in seqs]
         if not dropped:
             return []

@@ -12,21 +12,20 @@ import gc
 import logging
 import os
 import socket
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from hpcremote import files
-from hpcremote._version import __version__
 from hpcremote.engine import mpi
 from hpcremote.engine.executor import Executor
+from hpcremote.engine.joining import await_file, register
 from hpcremote.engine.lastwords import LastWords
 from hpcremote.engine.link import Link
 from hpcremote.engine.machine import Engine
 from hpcremote.engine.namespace import Namespace
 from hpcremote.engine.operations import Operations
 from hpcremote.engine.output import Capture
-from hpcremote.errors import ConfigError, HPCRemoteError, LaunchError
+from hpcremote.engine.presence import Presence
+from hpcremote.errors import HPCRemoteError
 from hpcremote.ids import new_uid
 from hpcremote.wire import messages as m
 
@@ -35,8 +34,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("hpcremote.engine")
 
-#: How long the controller may take to greet a complete set, and ranks to come together, in seconds.
-REGISTRATION = 120.0
 #: How long the process may take to end (MPI_Finalize waits for the other ranks), in seconds.
 FAREWELL = 10.0
 
@@ -54,65 +51,46 @@ def run(find: Callable[[], Connection], *, wait: float, expect: int | None, use_
         HPCRemoteError: no connection file, no controller, no MPI, or refused.
     """
     uid = new_uid()
-    connection = _await_file(find, wait)
+    connection = await_file(find, wait)
     namespace = Namespace()
     operations = Operations(namespace)
     machine = Engine(operations.functions.__contains__, operations.functions.define)
     executor = Executor(machine, operations)
+    presence = Presence(connection, uid)
+    machine.tend = presence.tend_soon
     link = Link(connection, machine, timeout=wait, tick=executor.tick)
     try:
+        presence.tend()
         _register(link, machine, uid, expect, use_mpi=use_mpi)
         if machine.joined is None:
             return 0
-        namespace.engine = f"engine {machine.joined.engine}"
         namespace.install()
-        return _serve(link, machine.joined, executor, uid)
+        return _serve(link, machine.joined, executor, Capture(presence.words, uid))
     except HPCRemoteError as error:
         link.send([(m.Leaving(str(error)), ())])
         raise
     finally:
         link.close()
+        presence.close()
         # From here on nothing may hold the process up: not a thread of the user's, not a lost rank.
         faulthandler.dump_traceback_later(FAREWELL, exit=True, file=open(os.devnull, "w"))  # noqa: SIM115
-
-
-def _await_file(find: Callable[[], Connection], wait: float) -> Connection:
-    deadline = time.monotonic() + wait
-    pause = 0.01
-    while True:
-        try:
-            return find()
-        except (ConfigError, HPCRemoteError) as error:
-            if time.monotonic() + pause > deadline:
-                raise type(error)(f"{error} (waited {wait:g} s)") from None
-        time.sleep(pause)
-        pause = min(0.25, pause * 1.2)
 
 
 def _register(link: Link, machine: Engine, uid: str, expect: int | None, *, use_mpi: bool) -> None:
     host, pid = socket.gethostname(), os.getpid()
     if use_mpi:
         link.introduce(m.Phase(uid, host, pid, "MPI_Init"))
-        place = mpi.join_world(uid, expect)
+        place, internal = mpi.join_world(uid, expect)
+        side = mpi.side_of(internal, place, replace=link.connection.comm_world)
+        machine.mpi = side
+        register(link, machine, uid, place)
+        if machine.joined is not None:
+            side.place(machine.joined.engine)
     else:
-        place = mpi.alone(uid)
-    hello: list[m.AnyMessage] = [m.Join(uid, place.set_id, place.rank, m.PROTOCOL, __version__)]
-    if place.members:
-        hello.append(m.Register(place.set_id, place.size, place.members))
-    link.introduce(m.Phase(uid, host, pid, "MPI_Init"), *hello)
-    link.wait(
-        lambda: bool(machine.joined or machine.refused or machine.stopping or link.lost_since), REGISTRATION
-    )
-    if machine.refused:
-        raise LaunchError(f"the controller refused this engine: {machine.refused}")
-    if machine.joined is None and not machine.stopping:
-        why = "the controller went away" if link.lost_since else f"no answer within {REGISTRATION:g} s"
-        raise LaunchError(f"rank {place.rank} of {place.size} could not register: {why}")
+        register(link, machine, uid, mpi.alone(uid))
 
 
-def _serve(link: Link, joined: m.Joined, executor: Executor, uid: str) -> int:
-    folder = link.connection.shm if link.connection.machine == files.machine_id() else ""
-    capture = Capture(folder or str(files.private_dir(files.runtime_dir())), uid)
+def _serve(link: Link, joined: m.Joined, executor: Executor, capture: Capture) -> int:
     gc.freeze()  # what is here now stays: the collector need not look at it again
     words = LastWords(2)
     words.install()

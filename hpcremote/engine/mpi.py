@@ -11,17 +11,30 @@ import os
 import socket
 import sys
 from collections import Counter
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hpcremote._version import __version__
 from hpcremote.errors import LaunchError
 from hpcremote.ids import new_uid
 from hpcremote.wire.messages import Member
 
+if TYPE_CHECKING:
+    from hpcremote.engine.comm.side import Side
+
 #: Set by launchers: how many ranks they started.
 EXPECT = "HPCREMOTE_EXPECT"
 #: What MPI launchers tell their processes: how many they are.
 _SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "PALS_SIZE", "MV2_COMM_WORLD_SIZE")
+
+#: Set for processes that were started as ranks, by mpiexec or by srun.
+_RANK = (
+    "PMI_RANK",
+    "PMIX_RANK",
+    "OMPI_COMM_WORLD_RANK",
+    "PALS_RANKID",
+    "MV2_COMM_WORLD_RANK",
+    "SLURM_STEP_ID",
+)
 
 
 class Place(NamedTuple):
@@ -38,12 +51,74 @@ def alone(uid: str) -> Place:
     return Place(new_uid(), 0, 1, [_member(uid, 0, "")])
 
 
-def join_world(uid: str, expect: int | None) -> Place:
+def join_world(uid: str, expect: int | None) -> tuple[Place, Any]:
     """Call MPI_Init and find out our place among the ranks.
+
+    Returns:
+        The place, and a duplicate of COMM_WORLD that nobody else uses.
+
+    Raises:
+        LaunchError: there is no MPI library; *expect* ranks were started and are not one job; one was lost.
+    """
+    comm = world(expect)
+    try:
+        internal = comm.Dup()
+        place = place_in(internal, uid)
+    except _mpi4py().Exception as error:  # where MPI goes on after a rank has died (ULFM)
+        raise LaunchError(
+            f"rank {comm.Get_rank()} of {comm.Get_size()}: another rank of the MPI job ended before all had "
+            f"registered ({error}). Its own last words are in its output; start the job again"
+        ) from None
+    return place, internal
+
+
+def side_of(internal: Any, place: Place, *, replace: bool) -> Side:
+    """Return our MPI side; all ranks call this.
+
+    Args:
+        internal: what ``join_world`` returned.
+        place: the same.
+        replace: bind the name MPI.COMM_WORLD to a duplicate in which waiting can be ended.
+    """
+    from hpcremote.engine.comm.side import Side
+    from hpcremote.engine.comm.world import World
+
+    return Side(World(internal, replace=replace), place.rank, place.size)
+
+
+def world(expect: int | None = None) -> Any:
+    """Return COMM_WORLD; calls MPI_Init if nobody has.
 
     Raises:
         LaunchError: there is no MPI library, or *expect* ranks were started and are not one job.
     """
+    mpi = _mpi4py()
+    _check_size(mpi.COMM_WORLD.Get_size(), expect, _library(mpi))
+    return mpi.COMM_WORLD
+
+
+def place_in(comm: Any, uid: str) -> Place:
+    """Return our place among the ranks of *comm*, all of which call this; it has to be for us alone."""
+    rank = comm.Get_rank()
+    set_id = comm.bcast(new_uid() if rank == 0 else None, 0)
+    rows = comm.gather(_row(uid, rank, _library(_mpi4py())), 0)
+    return Place(set_id, rank, comm.Get_size(), _members(rows) if rows else [])
+
+
+def has_begun() -> bool:
+    """Say whether this program has called MPI_Init, and not MPI_Finalize."""
+    mpi = sys.modules.get("mpi4py.MPI")
+    return mpi is not None and mpi.Is_initialized() and not mpi.Is_finalized()
+
+
+def started_as_rank() -> bool:
+    """Say whether this process was started as a rank, by mpiexec or by srun (HPCREMOTE_MPI overrules)."""
+    if told := os.environ.get("HPCREMOTE_MPI"):
+        return told != "0"
+    return EXPECT in os.environ or any(name in os.environ for name in _RANK)
+
+
+def _mpi4py() -> Any:
     try:
         from mpi4py import MPI
     except (ImportError, RuntimeError) as error:
@@ -51,15 +126,7 @@ def join_world(uid: str, expect: int | None) -> Place:
             f"mpi4py cannot load an MPI library: {error}. Load the site's MPI module, or "
             "`pip install 'hpcremote[mpich]'`; engines without MPI: `--profile local`"
         ) from None
-    world = MPI.COMM_WORLD
-    rank, size = world.Get_rank(), world.Get_size()
-    library = _library(MPI)
-    _check_size(size, expect, library)
-    internal = world.Dup()
-    set_id = internal.bcast(new_uid() if rank == 0 else None, 0)
-    rows = internal.gather(_row(uid, rank, library), 0)
-    internal.Free()
-    return Place(set_id, rank, size, _members(rows) if rows else [])
+    return MPI
 
 
 def _check_size(size: int, expect: int | None, library: str) -> None:

@@ -17,11 +17,9 @@ class Namespace:
     Attributes:
         module: the module; ``sys.modules["__main__"]`` while the engine runs.
         dict: its names and values: THE namespace.
-        engine: what errors call this engine.
     """
 
-    def __init__(self, engine: str = "this engine") -> None:
-        self.engine = engine
+    def __init__(self) -> None:
         self.module = ModuleType("__main__", "The namespace of an hpcremote engine.")
         self.dict: dict[str, Any] = vars(self.module)
         self.dict["__builtins__"] = builtins
@@ -76,7 +74,7 @@ class Namespace:
         try:
             return eval(expression, self.dict)  # noqa: S307 - what an engine is for
         except NameError as error:
-            raise NameError(f"{error} on {self.engine}", name=error.name) from None
+            raise NameError(str(error), name=error.name) from None
 
     def _assign(self, name: Any, value: Any) -> None:
         try:

@@ -9,6 +9,7 @@
     pull     name, or names                                the value, or a list
     clear    None                                          None
     pickler  name of a pickler                             None
+    mpi_...  what all engines of the call do together: see engine.bulk
 
 Whatever user code raises comes out as it is, SystemExit and KeyboardInterrupt too: the executor turns all
 of it into a failure, and the engine lives on. :meth:`Operations.answer` does both.
@@ -20,6 +21,7 @@ from collections.abc import Callable, Sequence
 from types import CoroutineType
 from typing import Any
 
+from hpcremote.engine.bulk import Bulk
 from hpcremote.engine.namespace import Namespace
 from hpcremote.engine.source import Source
 from hpcremote.wire import payload, scope
@@ -34,19 +36,21 @@ class Operations:
 
     Attributes:
         functions: the definitions that clients sent.
+        namespace: the engine's namespace.
     """
 
     def __init__(self, namespace: Namespace) -> None:
         self.functions = FunctionCache()
-        self._namespace = namespace
+        self.namespace = namespace
         self._source = Source(namespace)
         self._operations: dict[str, Callable[[bytes, Sequence[Buffer]], Any]] = {
-            "apply": self._apply,
+            "apply": self.apply,
             "execute": self._execute,
-            "push": self._push,
+            "push": self.push,
             "pull": self._pull,
             "clear": self._clear,
             "pickler": self._pickler,
+            **Bulk(self).operations,
         }
 
     def perform(self, op: str, function_data: bytes | None, digest: bytes, pieces: Sequence[Buffer]) -> Any:
@@ -75,7 +79,8 @@ class Operations:
         except BaseException as error:  # noqa: BLE001 - SystemExit and KeyboardInterrupt end the call, not the engine
             return "error", [capture(error)]
 
-    def _apply(self, digest: bytes, pieces: Sequence[Buffer]) -> Any:
+    def apply(self, digest: bytes, pieces: Sequence[Buffer]) -> Any:
+        """Call a function."""
         loading = scope.begin_loading()
         inline, args, kwargs = payload.load(pieces)
         arrived = scope.carrying(loading.scopes) if loading.scopes else ()
@@ -91,18 +96,19 @@ class Operations:
         code, filename, silent = payload.load(pieces)
         return self._source.run(code, filename, silent)
 
-    def _push(self, digest: bytes, pieces: Sequence[Buffer]) -> None:
+    def push(self, digest: bytes, pieces: Sequence[Buffer]) -> None:
+        """Bind names."""
         loading = scope.begin_loading()
         values = payload.load(pieces)
         if carrying := scope.carrying(loading.scopes):
             scope.keep(carrying)
-        self._namespace.push(values)
+        self.namespace.push(values)
 
     def _pull(self, digest: bytes, pieces: Sequence[Buffer]) -> Any:
-        return self._namespace.pull(payload.load(pieces))
+        return self.namespace.pull(payload.load(pieces))
 
     def _clear(self, digest: bytes, pieces: Sequence[Buffer]) -> None:
-        self._namespace.clear()
+        self.namespace.clear()
 
     def _pickler(self, digest: bytes, pieces: Sequence[Buffer]) -> None:
         payload.use_pickler(payload.load(pieces))

@@ -16,7 +16,6 @@ import ctypes
 import os
 import sys
 import threading
-from contextlib import suppress
 from typing import Any, TextIO
 
 #: What was read of a file is released when it exceeds this, but for its end.
@@ -28,7 +27,7 @@ _PUNCH_HOLE = 0x03  # FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE
 _LINE_BUFFERED = 1  # _IOLBF
 
 
-_NOTHING = ("", "")
+NOTHING = ("", "")
 #: How much of the end of what a call writes is kept although it wrote too much.
 _END = 2000
 
@@ -132,6 +131,9 @@ class Capture:
             raise
         self.original_out = self._out.original
         self.original_err = self._err.original
+        self._line_buffer()
+
+    def _line_buffer(self) -> None:
         sys.stdout = _line_buffered(sys.stdout, 1)
         sys.stderr = _line_buffered(sys.stderr, 2)
         for name in ("stdout", "stderr"):
@@ -140,13 +142,14 @@ class Capture:
 
     def begin(self, allowance: int) -> None:
         """Begin a call that may write *allowance* bytes to each; of more, only the end is kept."""
-        for stream in (self._out, self._err):
-            stream.allowance, stream.left_out = allowance, 0
+        out, err = self._out, self._err
+        out.allowance = err.allowance = allowance
+        out.left_out = err.left_out = 0
 
     def end(self) -> tuple[str, str]:
         """Return the ends of what the call wrote beyond its allowance; the rest of it has been collected."""
         out, err = self._out, self._err
-        return (out.end(), err.end()) if out.left_out or err.left_out else _NOTHING
+        return (out.end(), err.end()) if out.left_out or err.left_out else NOTHING
 
     def mark(self) -> None:
         """Forget what was written so far: it belongs to no call."""
@@ -158,15 +161,17 @@ class Capture:
     def flush(self) -> None:
         """Write out what Python and C still hold back (at the end of a call, in the thread that ran it)."""
         for stream in (sys.stdout, sys.stderr):
-            if stream is not None:
-                with suppress(OSError, ValueError):  # the user closed it
+            try:  # what contextlib.suppress does, without its calls: this is on the path of every call
+                if stream is not None:
                     stream.flush()
+            except (OSError, ValueError):  # the user closed it
+                pass
         self._libc.fflush(None)
 
     def collect(self, limit: int = _CHUNK) -> tuple[str, str]:
         """Return what is new on standard output and error, up to *limit* bytes of each. From any thread."""
         with self._lock:
-            return _NOTHING if self._quiet() else (self._out.read(limit), self._err.read(limit))
+            return NOTHING if self._quiet() else (self._out.read(limit), self._err.read(limit))
 
     def _quiet(self) -> bool:
         """Say that nothing was written; asked twice a call."""

@@ -105,7 +105,10 @@ def _rich(value: Any, method: str) -> Any:
 
 def _parse(code: str, name: str) -> ast.Module:
     try:
-        return ast.parse(code, name)
+        # What ast.parse() does, without its frame in the user's traceback.
+        tree = compile(code, name, "exec", ast.PyCF_ONLY_AST, dont_inherit=True)
+        assert isinstance(tree, ast.Module)  # noqa: S101 - for the type checker
+        return tree
     except SyntaxError as error:
         line = (error.text or "").rstrip("\n")
         if _MAGIC.match(line):

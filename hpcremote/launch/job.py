@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,6 +23,8 @@ from hpcremote.profile import Profile
 #: Set by batch systems inside a job: there the slots are counted.
 _BATCH = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID", "FLUX_JOB_ID", "COBALT_JOBID", "OAR_JOB_ID")
 _TAIL = 30
+#: Names to an engine the set in whose place its own is started.
+REPLACES = "HPCREMOTE_REPLACES"
 
 
 def check_room(profile: Profile, n: int) -> None:
@@ -74,14 +76,39 @@ def python_of(profile: Profile) -> str:
     return profile.python or sys.executable
 
 
-def plan(launcher: Launcher, profile: Profile, n: int, engine: Sequence[str], mark: str) -> Plan:
+def engine_words(profile: Profile, folder: Path) -> list[str]:
+    """Return the words for Python that run one engine of the cluster in *folder*."""
+    file, wait = folder / "engine.json", f"{profile.start_timeout:g}"
+    return ["-m", "hpcremote", "engine", "--file", str(file), "--wait", wait]
+
+
+def plan(
+    launcher: Launcher,
+    profile: Profile,
+    n: int,
+    engine: Sequence[str],
+    mark: str,
+    *,
+    cwd: str = "",
+    more: Mapping[str, str] | None = None,
+) -> Plan:
     """Return how *n* engines (the words *engine* run one) are started here.
+
+    Args:
+        launcher: what starts them.
+        profile: the cluster's.
+        n: how many.
+        engine: the words that run one.
+        mark: what they carry in their environment.
+        cwd: the folder that they start in; unset: as the profile says, or this one.
+        more: what else is in their environment.
 
     Raises:
         LaunchError: what the launcher needs is not here.
     """
     python = python_of(profile)
     extra = {"HPCREMOTE_EXPECT": str(n)} if launcher.mpi else {"HPCREMOTE_MPI": "0"}
+    extra |= more or {}
     env = {
         **base_environment(profile, mark),
         **profile.environment,
@@ -114,7 +141,7 @@ def plan(launcher: Launcher, profile: Profile, n: int, engine: Sequence[str], ma
         words=text.command(lines, values),
         times=n if launcher.ranks == "each" else 1,
         env=env,
-        cwd=os.path.abspath(profile.working_dir or os.getcwd()),
+        cwd=cwd or os.path.abspath(profile.working_dir or os.getcwd()),
         values=values,
         starter=starter,
     )

@@ -173,6 +173,16 @@ def wait_gone(processes: Iterable[Process], children: Iterable[Child], seconds: 
         time.sleep(_LOOK_AGAIN)
 
 
+def _wait_unmarked(mark: str, seconds: float) -> bool:
+    """Wait until nothing carries *mark*, at most *seconds*; say whether that is so."""
+    deadline = time.monotonic() + seconds
+    # Looked up again: one that was just starting may have forked, as a node agent does.
+    while left := marked(mark):
+        if not wait_gone(left, (), deadline - time.monotonic()):
+            return False
+    return True
+
+
 def end(
     known: Iterable[Process], mark: str, children: Sequence[Child], *, polite: float, firm: float = 3.0
 ) -> None:
@@ -190,7 +200,7 @@ def end(
     """
     processes = list(dict.fromkeys(known))
     # Nobody has asked what these left behind, a user's child process perhaps, to end.
-    if wait_gone(processes, children, polite) and wait_gone(marked(mark), (), min(polite, _STRAY)):
+    if wait_gone(processes, children, polite) and _wait_unmarked(mark, min(polite, _STRAY)):
         return
     for number, seconds in ((signal.SIGTERM, firm), (signal.SIGKILL, firm)):
         # Looked up again each time: what was just starting has children by now.

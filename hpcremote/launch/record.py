@@ -56,6 +56,7 @@ class Record:
         controller: the controller's process.
         engines: the processes that run the engines (n of them, or one mpiexec).
         memory: files of shared memory that their MPI library made (see ``launch.memory``).
+        cwd: the folder that the engines start in.
     """
 
     profile: str
@@ -72,6 +73,7 @@ class Record:
     controller: Process | None = None
     engines: tuple[Process, ...] = ()
     memory: tuple[str, ...] = ()
+    cwd: str = ""
 
     @property
     def folder(self) -> Path:
@@ -142,6 +144,11 @@ def read(folder: Path) -> Record | None:
         raise ConfigError(
             f"{path} is damaged; end what is left of that cluster and remove the folder"
         ) from None
+
+
+def is_written_down(folder: Path) -> bool:
+    """Say whether there is a record in a cluster's folder, readable or not."""
+    return (folder / _FILE).exists()
 
 
 def folders() -> list[Path]:
@@ -226,8 +233,8 @@ def _refuse_by_hand(path: Path) -> None:
     if connection is not None and connection.is_local and not connection.is_stale:
         raise AlreadyRunning(
             f"a controller that was started by hand (pid {connection.pid}) runs as cluster "
-            f"{connection.cluster_id!r} of profile {connection.profile!r}: end it, or choose another "
-            f"--cluster-id"
+            f"{connection.cluster_id!r} of profile {connection.profile!r}: stop it (hpcremote stop --profile "
+            f"{connection.profile} --cluster-id {connection.cluster_id}), or choose another --cluster-id"
         )
 
 

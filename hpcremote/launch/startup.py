@@ -88,6 +88,7 @@ class Startup:
         self.record = self.record.changed(
             engines=tuple(self.job.processes),
             launcher=f"{launcher.name}, {plan.starter}" if plan.starter else launcher.name,
+            cwd=plan.cwd,
         )
 
     def trouble(self) -> LaunchError | None:
@@ -151,6 +152,8 @@ def end(
         controller = what.controller
         found = record.read(what.folder)  # the controller may have tidied up itself meanwhile
         mine = found is not None and found.mark == what.mark
+        if mine and found is not None and found.state == "running":
+            what = found  # its engines may have been restarted meanwhile
         if mine and what.state == "starting":
             what = what.changed(memory=memory.mapped(process.marked(what.mark)))
         asked = mine and polite > 0 and controller is not None and controller.alive()

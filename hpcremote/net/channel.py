@@ -31,7 +31,7 @@ import logging
 import select
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 from hpcremote.net.interrupts import deferred_interrupts, never, unguarded
 from hpcremote.net.standby import Standby
@@ -103,6 +103,8 @@ class Channel:
 
     def send(self, parcels: Sequence[Parcel]) -> bool:
         """Send what was posted, then *parcels*, now; return False if there is no connection."""
+        if self._guard is unguarded:
+            return self.send_guarded(parcels)
         with self._guard():
             return self.send_guarded(parcels)
 
@@ -116,8 +118,9 @@ class Channel:
         if len(outbox) >= BATCH:
             self.send(())
         elif not self._flushing:
-            self._flushing = True
-            self.wake()
+            with self._guard():  # announced but not rung for, it would wait for ever
+                self._flushing = True
+                self.wake()
 
     def flush(self) -> None:
         """Send what was posted, now."""
@@ -132,9 +135,7 @@ class Channel:
                 return False
             posted = self._outbox[:]
             del self._outbox[: len(posted)]  # not replaced: another thread may be appending
-            sent = True
-            for batch in _batches([*posted, *parcels] if posted else parcels):
-                sent = transport.send(pack(batch)) and sent
+            sent = _send(transport, [*posted, *parcels] if posted else parcels)
             unheard = transport.pending
             if transport.edges and self._reader.locked() and self._reader_id != threading.get_ident():
                 unheard = transport.stolen()
@@ -165,25 +166,29 @@ class Channel:
         with self._guard(self._watch.ring) as interrupted:
             self._users += 1
             try:
-                while not (done() or self._closed or interrupted()):
-                    if deadline is not None and time.monotonic() >= deadline:
+                while not (self._closed or interrupted()):
+                    if self._take_turn(done, deadline, interrupted):
+                        return True
+                    if done() or (deadline is not None and time.monotonic() >= deadline):
                         break
-                    self._take_turn(done, deadline, interrupted)
             finally:
                 self._users -= 1
         return done()
 
     def _take_turn(
         self, done: Callable[[], bool], deadline: float | None, interrupted: Callable[[], bool]
-    ) -> None:
+    ) -> bool:
+        """Read, or wait for the reader; return True if that is certain to be what ``done()`` says."""
         if self._reader.acquire(blocking=False):
             self._standby.readings += 1
             self._reader_id = threading.get_ident()
             try:
-                self._read(done if interrupted is never else lambda: done() or interrupted(), deadline)
+                if interrupted is never:
+                    return self._read(done, deadline)
+                self._read(lambda: done() or interrupted(), deadline)
+                return False
             finally:
                 self._leave()
-            return
         if self._reader_id == threading.get_ident():
             raise RuntimeError(
                 "a callback cannot wait for a result: it runs in the thread that receives results; "
@@ -200,11 +205,13 @@ class Channel:
                     self._turn.wait(left)
             finally:
                 self._waiting -= 1
+        return False
 
     def _leave(self) -> None:
         self._reader_id = 0
         self._reader.release()
-        self._tell_waiting()
+        if self._waiting:
+            self._tell_waiting()
         self._standby.reader_left()
 
     def wake(self) -> None:
@@ -213,18 +220,20 @@ class Channel:
 
     # ------------------------------------------------------------ reading
 
-    def _read(self, done: Callable[[], bool], deadline: float | None) -> None:
-        """Deliver what comes until ``done()`` or the deadline. The caller is the reader."""
+    def _read(self, done: Callable[[], bool], deadline: float | None) -> bool:
+        """Deliver what comes until ``done()`` (that is True then) or the deadline. We are the reader."""
         fired = False
         while not self._closed:
             if batch := self._receive(certain=fired):
-                self._hand_over(batch)
+                self._deliver(batch)
+                if self._waiting:
+                    self._tell_waiting()
                 fired = False
                 if done():
-                    return
+                    return True
                 continue
             if done():
-                return
+                return True
             if self._outbox:
                 self._flushing = True
                 self.send_guarded(())
@@ -237,9 +246,10 @@ class Channel:
             if deadline is not None:
                 left = (deadline - time.monotonic()) * 1000
                 if left <= 0:
-                    return
+                    return False
                 timeout = left if timeout is None else min(left, timeout)
             fired = self._sleep(timeout)
+        return False
 
     def _sleep(self, milliseconds: float | None) -> bool:
         """Wait for something to happen; return whether the transport has to be looked at."""
@@ -250,14 +260,9 @@ class Channel:
                 self._transport.flush()
         return fired
 
-    def _hand_over(self, batch: list[Parcel]) -> None:
-        self._deliver(batch)
-        self._tell_waiting()
-
     def _tell_waiting(self) -> None:
-        if self._waiting:
-            with self._turn:
-                self._turn.notify_all()
+        with self._turn:
+            self._turn.notify_all()
 
     def _receive(self, *, certain: bool) -> list[Parcel]:
         """Return what came, or nothing.
@@ -292,7 +297,8 @@ class Channel:
     def _report(self, changes: list[bool]) -> None:
         # What came before the end of the connection still counts.
         while batch := self._receive(certain=False):
-            self._hand_over(batch)
+            self._deliver(batch)
+            self._tell_waiting()
         for connected in changes:
             if not connected and not self._transport.edges:
                 self._watch.forget()  # it would fire for ever
@@ -365,10 +371,10 @@ def _drain(transport: Transport, lock: threading.Lock, linger: float) -> None:
             transport.flush()
 
 
-def _batches(parcels: Sequence[Parcel]) -> Iterator[Sequence[Parcel]]:
+def _send(transport: Transport, parcels: Sequence[Parcel]) -> bool:
     if len(parcels) <= BATCH:
-        if parcels:
-            yield parcels
-        return
+        return not parcels or transport.send(pack(parcels))
+    sent = True
     for start in range(0, len(parcels), BATCH):
-        yield parcels[start : start + BATCH]
+        sent = transport.send(pack(parcels[start : start + BATCH])) and sent
+    return sent

@@ -28,13 +28,14 @@ import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import msgspec
 import zmq
 
 from hpcremote.errors import ConfigError
 from hpcremote.net.connect import LOCAL
 from hpcremote.net.keys import ZAP_ENDPOINT, Admission, KeyPair, RateLimit
 from hpcremote.net.locals import Locals
-from hpcremote.net.sockets import NOBLOCK, NOBLOCK_MORE, readable, remote_router
+from hpcremote.net.sockets import NOBLOCK, NOBLOCK_MORE, more, readable, remote_router, send
 from hpcremote.wire.frames import Frame, FrameError, Parcel, pack, unpack
 from hpcremote.wire.messages import AnyMessage
 
@@ -63,7 +64,7 @@ class Came(NamedTuple):
     local: bool
 
 
-class Got(NamedTuple):
+class Got(msgspec.Struct, frozen=True, gc=False):  # a NamedTuple takes a Python call to make
     """A message."""
 
     peer: Peer
@@ -94,6 +95,7 @@ class Hub:
         self._admission = admission
         self._garbage = RateLimit()
         self._known: dict[bytes, int] = {}  # remote peers that were introduced, and their descriptors
+        self._peers: dict[bytes, Peer] = {}  # the same peers
         self._open: set[int] = set()  # descriptors of remote connections
         self._by_fd: dict[int, bytes] = {}
         self._went: dict[bytes, float] = {}  # since when
@@ -101,7 +103,9 @@ class Hub:
         self._zap.bind(ZAP_ENDPOINT)
         self._router = remote_router(self._context, keys)
         self._monitor = self._router.get_monitor_socket(zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
+        self._local_peers: dict[int, Peer] = {}  # by descriptor
         self._touched = True  # the router was used since it was last looked at
+        self._fired = False  # its descriptor fired since then
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._poll = select.epoll()
         self._router_fd, self._zap_fd, self._monitor_fd = map(_fd, (self._router, self._zap, self._monitor))
@@ -146,21 +150,25 @@ class Hub:
                 self._read(happened)
                 timeout = 0
         for fd, events in self._poll.poll(timeout):
-            name = self._locals.name(fd) if self._locals is not None else None
-            if name is None:
-                self._on_own(fd, happened)
+            if peer := self._local_peers.get(fd):
+                self._read_local(peer, fd, events, happened)
             else:
-                self._read_local(Peer(True, name), fd, events, happened)
+                self._on_own(fd, happened)
         if self._touched:
             self._touched = False
-            if readable(self._router):
+            # If its descriptor has just fired, there is something, as a rule: asking first would be a waste.
+            if self._fired or readable(self._router):
+                self._fired = False
                 self._read(happened)
-            self._report_departures(happened)
+            if self._went:
+                self._report_departures(happened)
         return happened
 
     def _on_own(self, fd: int, happened: list[Happening]) -> None:
         if self._locals is not None and fd == self._locals.listener:
-            happened += [Came(Peer(True, name), "any", True) for name in self._locals.accept()]
+            for new, name in self._locals.accept():
+                self._local_peers[new] = peer = Peer(True, name)
+                happened.append(Came(peer, "any", True))
         elif fd == self._wake_read:
             with contextlib.suppress(BlockingIOError):
                 os.read(fd, 4096)
@@ -170,6 +178,8 @@ class Hub:
             self._touched = True
             if fd == self._monitor_fd:
                 self._read_monitor()
+            else:
+                self._fired = True
 
     # ------------------------------------------------------------ local peers
 
@@ -179,6 +189,7 @@ class Hub:
         for head, frames in batches:
             self._unpack(peer, head, frames, happened)
         if ended is not None:
+            del self._local_peers[fd]
             if ended:
                 self._complain(f"a local connection was closed: {ended}")
             happened.append(Went(peer))
@@ -197,21 +208,26 @@ class Hub:
     # ------------------------------------------------------------ remote peers
 
     def _read(self, happened: list[Happening]) -> None:
-        """Take what is there from the router, which has something."""
+        """Take what is there from the router, which most likely has something."""
         router = self._router
         self._touched = True
         for _ in range(TURN):
-            name = router.recv(NOBLOCK)
-            head = router.recv(NOBLOCK, copy=False)
+            try:
+                name = router.recv(NOBLOCK)
+            except zmq.Again:
+                return
+            peer = self._peers.get(name)
+            if peer is not None:
+                head = router.recv(NOBLOCK)
+            else:
+                first = router.recv(NOBLOCK, copy=False)
+                happened.append(self._introduce(name, first))
+                peer = self._peers[name]
+                head = first.bytes
             frames = []
-            more = head.more
-            while more:
-                frame = router.recv(NOBLOCK, copy=False)
-                frames.append(frame)
-                more = frame.more
-            if name not in self._known:
-                happened.append(self._introduce(name, head))
-            self._unpack(Peer(False, name), head.bytes, frames, happened)
+            while more(router):
+                frames.append(router.recv(NOBLOCK, copy=False))
+            self._unpack(peer, head, frames, happened)
             if not readable(router):
                 return
 
@@ -220,13 +236,14 @@ class Hub:
         # which may have been given the same descriptor.
         self._read_monitor()
         fd = self._known[name] = int(head.get(zmq.SRCFD))
+        peer = self._peers[name] = Peer(False, name)
         other = self._by_fd.get(fd)
         if fd in self._open and (other is None or _came_after(name, other)):
             self._by_fd[fd] = name
             self._note_departure(other)
         else:
             self._note_departure(name)
-        return Came(Peer(False, name), str(head.get("User-Id")) if _is_ours(name) else "", False)
+        return Came(peer, str(head.get("User-Id")) if _is_ours(name) else "", False)
 
     def _note_departure(self, name: bytes | None) -> None:
         if name in self._known and name not in self._went:
@@ -234,8 +251,6 @@ class Hub:
             self._nudge()
 
     def _report_departures(self, happened: list[Happening]) -> None:
-        if not self._went:
-            return
         self._touched = True
         now = time.monotonic()
         for name, since in list(self._went.items()):
@@ -244,9 +259,10 @@ class Hub:
                 return
             del self._went[name]
             fd = self._known.pop(name)
+            peer = self._peers.pop(name)
             if self._by_fd.get(fd) == name:
                 del self._by_fd[fd]
-            happened.append(Went(Peer(False, name)))
+            happened.append(Went(peer))
 
     def _nudge(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -288,14 +304,24 @@ class Hub:
         self._touched = True
         last = len(frames) - 1
         try:
-            self._router.send(peer.name, NOBLOCK_MORE)
+            send(self._router, peer.name, NOBLOCK_MORE)
             for index, frame in enumerate(frames):
                 big = index > 0 and len(frame) >= ZERO_COPY
-                self._router.send(frame, NOBLOCK if index == last else NOBLOCK_MORE, copy=not big)
+                send(self._router, frame, NOBLOCK if index == last else NOBLOCK_MORE, copy=not big)
         except zmq.ZMQError as error:
             if error.errno != zmq.EHOSTUNREACH:
                 raise
             self._note_departure(peer.name)
+
+    @property
+    def stalled(self) -> list[Peer]:
+        """Local peers that do not read, and for which very much waits (remote ones lose their heartbeat)."""
+        return [Peer(True, name) for name in self._locals.stalled] if self._locals is not None else []
+
+    def cut(self, peer: Peer) -> None:
+        """End a local peer's connection without sending what waits; poll() reports that it went."""
+        if peer.local and self._locals is not None:
+            self._locals.cut(peer.name)
 
     def close(self, linger: float) -> None:
         """Send what is on its way, for at most *linger* seconds, and close everything."""

@@ -21,6 +21,9 @@ from hpcremote.net.stream import Batch, Closed, Stream
 from hpcremote.wire.frames import FrameError
 
 _CREDENTIALS = struct.Struct("3i")
+#: A peer has stalled for which this many bytes wait, and which has read nothing for this many seconds.
+MOST_WAITING = 1 << 30
+STILL = 30.0
 #: At most this many reads from one peer before the others have their turn.
 TURN = 16
 
@@ -32,6 +35,9 @@ class Locals:
         poll: where descriptors are registered.
         path: of the listening socket; nothing must be there.
 
+    Attributes:
+        stalled: peers that do not read, and for which very much waits.
+
     Raises:
         ConfigError: the socket cannot be made.
     """
@@ -41,6 +47,8 @@ class Locals:
         self._names = itertools.count(1)
         self._peers: dict[int, tuple[bytes, Stream]] = {}
         self._streams: dict[bytes, Stream] = {}
+        self.stalled: set[bytes] = set()
+        self._moved: dict[bytes, float] = {}  # when a peer for which something waits last read something
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
             self._listener.bind(path)
@@ -56,16 +64,11 @@ class Locals:
         """The listening socket's descriptor."""
         return self._listener_fd
 
-    def name(self, fd: int) -> bytes | None:
-        """Return the name of the peer behind a descriptor."""
-        entry = self._peers.get(fd)
-        return entry[0] if entry else None
-
     # ------------------------------------------------------------ in
 
-    def accept(self) -> list[bytes]:
-        """Take in who waits; return their names."""
-        names: list[bytes] = []
+    def accept(self) -> list[tuple[int, bytes]]:
+        """Take in who waits; return their descriptors and names."""
+        names: list[tuple[int, bytes]] = []
         while True:
             try:
                 sock, _ = self._listener.accept()
@@ -82,13 +85,13 @@ class Locals:
             self._peers[stream.fileno()] = (name, stream)
             self._streams[name] = stream
             self._poll.register(stream.fileno(), select.EPOLLIN)
-            names.append(name)
+            names.append((stream.fileno(), name))
 
     def read(self, fd: int, events: int) -> tuple[list[Batch], str | None]:
         """Return what a peer sent, and None, or why its connection ended ("": the ordinary way)."""
         name, stream = self._peers[fd]
         if events & select.EPOLLOUT:
-            self._flush(stream)
+            self._flush(name, stream)
             if events == select.EPOLLOUT:
                 return [], None
         batches: list[Batch] = []
@@ -110,13 +113,25 @@ class Locals:
         stream = self._streams.get(name)
         if stream is None:
             return
-        waited = stream.pending
-        with contextlib.suppress(Closed):  # its end is met when it is read
+        waited = bool(stream.backlog)
+        try:
             stream.send(frames)
-        if stream.pending and not waited:
+        except Closed:  # its end is met when it is read
+            return
+        if stream.backlog and not waited:
+            self._moved[name] = time.monotonic()
             self._poll.modify(stream.fileno(), select.EPOLLIN | select.EPOLLOUT)
+        elif waited and stream.waiting > MOST_WAITING and time.monotonic() - self._moved[name] > STILL:
+            self.stalled.add(name)
 
-    def _flush(self, stream: Stream) -> None:
+    def cut(self, name: bytes) -> None:
+        """End a peer's connection, whether it reads or not; that it ended is met when it is read."""
+        if stream := self._streams.get(name):
+            stream.cut()
+            self.stalled.discard(name)
+
+    def _flush(self, name: bytes, stream: Stream) -> None:
+        self._moved[name] = time.monotonic()
         with contextlib.suppress(Closed):
             stream.flush()
         if not stream.pending:
@@ -128,6 +143,8 @@ class Locals:
         self._poll.unregister(fd)
         del self._peers[fd]
         del self._streams[name]
+        self.stalled.discard(name)
+        self._moved.pop(name, None)
         stream.close()
 
     def close(self, linger: float) -> None:

@@ -25,6 +25,7 @@ HEARTBEAT_TIMEOUT_MS = 20_000
 NOBLOCK = int(zmq.NOBLOCK)
 NOBLOCK_MORE = int(zmq.NOBLOCK | zmq.SNDMORE)
 _EVENTS = int(zmq.EVENTS)
+_RCVMORE = int(zmq.RCVMORE)
 _POLLIN = (int(zmq.POLLIN), int(zmq.POLLIN | zmq.POLLOUT))
 
 
@@ -34,6 +35,15 @@ def readable(socket: zmq.Socket[Any]) -> bool:
     The same as ``socket.events & POLLIN`` at a third of the price: it is asked for every message.
     """
     return RawSocket.get(socket, _EVENTS) in _POLLIN
+
+
+def more(socket: zmq.Socket[Any]) -> bool:
+    """Say whether another frame of the same message follows the one that was received."""
+    return bool(RawSocket.get(socket, _RCVMORE))
+
+
+#: Sends a frame; the method of the same name looks for options first that are not used here.
+send = RawSocket.send
 
 
 def dealer(

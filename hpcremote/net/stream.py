@@ -8,7 +8,7 @@ one machine there is nothing to reconnect, route or encrypt, so a plain socket d
 
     batch  =  magic "hpc1"   u32 number of frames   u64 size of each   the frames
 
-Nothing here blocks: what the kernel does not take at once waits in ``_backlog`` until :meth:`flush`.
+Nothing here blocks: what the kernel does not take at once waits in ``backlog`` until :meth:`flush`.
 The end of the connection is the end of the peer, seen at once.
 """
 
@@ -36,6 +36,8 @@ MAX_FRAMES = 1 << 20
 MAX_FRAME = 1 << 42
 # How many pieces one sendmsg takes (IOV_MAX is 1024 on Linux).
 _PIECES = 512
+# Bytes that it costs to keep a piece, besides its own.
+_KEPT = 200
 
 Batch = tuple[bytes, list[memoryview]]
 
@@ -50,6 +52,9 @@ class Stream:
     Args:
         sock: the socket; it is made non-blocking and belongs to this object.
         keep: whether what is sent stays as it is until it went out. If not, what has to wait is copied.
+
+    Attributes:
+        backlog: what waits to go out.
     """
 
     def __init__(self, sock: socket.socket, *, keep: bool) -> None:
@@ -59,7 +64,8 @@ class Stream:
                 sock.setsockopt(socket.SOL_SOCKET, option, 1 << 20)
         self._sock = sock
         self._keep = keep
-        self._backlog: deque[memoryview] = deque()
+        self.backlog: deque[memoryview] = deque()
+        self._waiting = 0  # bytes that the backlog holds
         self._buffer = memoryview(bytearray(CHUNK))
         self._text = b""  # read, not yet understood
         self._need = _HEAD.size  # how much of it is needed to go on
@@ -75,7 +81,12 @@ class Stream:
     @property
     def pending(self) -> bool:
         """Whether something waits to go out."""
-        return bool(self._backlog)
+        return bool(self.backlog)
+
+    @property
+    def waiting(self) -> int:
+        """How much memory holds what waits to go out, in bytes."""
+        return self._waiting + _KEPT * len(self.backlog)
 
     # ------------------------------------------------------------ out
 
@@ -85,13 +96,13 @@ class Stream:
         Raises:
             Closed: the other end is gone.
         """
-        if len(frames) == 1 and not self._backlog and len(frames[0]) < CHUNK:
+        if len(frames) == 1 and not self.backlog and len(frames[0]) < CHUNK:
             self._send_small(frames[0])
             return
         views = [memoryview(frame).cast("B") if len(frame) else memoryview(b"") for frame in frames]
         head = _HEAD.pack(_MAGIC, len(views)) + b"".join([_SIZE.pack(len(view)) for view in views])
         pieces = [memoryview(head), *(view for view in views if len(view))]
-        if self._backlog:
+        if self.backlog:
             self._queue(pieces)
         else:
             self._queue(self._push(pieces))
@@ -106,7 +117,8 @@ class Stream:
         except OSError as error:
             raise Closed(str(error)) from None
         if sent < len(text):
-            self._backlog.append(memoryview(text)[sent:])
+            self.backlog.append(memoryview(text)[sent:])
+            self._waiting += len(text) - sent
 
     def flush(self) -> None:
         """Send what waits, as far as the kernel takes it.
@@ -114,18 +126,19 @@ class Stream:
         Raises:
             Closed: the other end is gone.
         """
-        while self._backlog:
+        while self.backlog:
             # Only so many at a time: what waits behind a peer that does not read may be long.
-            waiting = list(itertools.islice(self._backlog, _PIECES))
+            waiting = list(itertools.islice(self.backlog, _PIECES))
             try:
                 left = self._push(waiting)
             except Closed:
-                self._backlog.clear()
+                self._forget_backlog()
                 raise
+            self._waiting -= sum(map(len, waiting)) - sum(map(len, left))
             for _ in range(len(waiting) - len(left)):
-                self._backlog.popleft()
+                self.backlog.popleft()
             if left:
-                self._backlog[0] = left[0]  # a part of it may have gone out
+                self.backlog[0] = left[0]  # a part of it may have gone out
                 return
 
     def _push(self, pieces: list[memoryview]) -> list[memoryview]:
@@ -142,7 +155,12 @@ class Stream:
 
     def _queue(self, pieces: list[memoryview]) -> None:
         for piece in pieces:
-            self._backlog.append(piece if self._keep else memoryview(bytes(piece)))
+            self.backlog.append(piece if self._keep else memoryview(bytes(piece)))
+            self._waiting += len(piece)
+
+    def _forget_backlog(self) -> None:
+        self.backlog.clear()
+        self._waiting = 0
 
     # ------------------------------------------------------------ in
 
@@ -243,6 +261,12 @@ class Stream:
         return len(text)
 
     # ------------------------------------------------------------ the end
+
+    def cut(self) -> None:
+        """End the connection without sending what waits; :meth:`receive` will tell that it ended."""
+        self._forget_backlog()
+        with contextlib.suppress(OSError):  # the other end was faster
+            self._sock.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Close the socket."""

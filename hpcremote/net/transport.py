@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import zmq
 
-from hpcremote.net.sockets import NOBLOCK, NOBLOCK_MORE, readable
+from hpcremote.net.sockets import NOBLOCK, NOBLOCK_MORE, more, readable, send
 from hpcremote.net.stream import Closed, Stream
 
 Batch = tuple[bytes, list[memoryview]]
@@ -64,7 +64,7 @@ class StreamTransport:
     @property
     def pending(self) -> bool:
         """Whether something waits until the descriptor is writable."""
-        return self._alive and self._stream.pending
+        return self._alive and bool(self._stream.backlog)
 
     def send(self, frames: Sequence[Any]) -> bool:
         """Send a batch; return False if the connection is gone."""
@@ -133,7 +133,7 @@ class ZmqTransport:
         last = len(frames) - 1
         try:
             for index, frame in enumerate(frames):
-                self._socket.send(frame, NOBLOCK if index == last else NOBLOCK_MORE)
+                send(self._socket, frame, NOBLOCK if index == last else NOBLOCK_MORE)
         except zmq.Again:
             return False
         return True
@@ -146,14 +146,12 @@ class ZmqTransport:
         if not (certain or readable(self._socket)):
             return []
         try:
-            frame = self._socket.recv(NOBLOCK, copy=False)
+            head = self._socket.recv(NOBLOCK)
         except zmq.Again:
             return []
-        head = frame.bytes
         frames = []
-        while frame.more:
-            frame = self._socket.recv(NOBLOCK, copy=False)
-            frames.append(frame.buffer)
+        while more(self._socket):
+            frames.append(self._socket.recv(NOBLOCK, copy=False).buffer)
         return [(head, frames)]
 
     def changes(self) -> list[bool]:

@@ -7,7 +7,7 @@ messages or :class:`FrameError`, nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -29,8 +29,12 @@ class FrameError(Exception):
     """Bytes that are not a batch of messages of this protocol."""
 
 
-def pack(parcels: Iterable[Parcel]) -> list[Frame]:
+def pack(parcels: Sequence[Parcel]) -> list[Frame]:
     """Return the frames of one batch."""
+    if len(parcels) == 1:
+        message, payload = parcels[0]
+        head = _MAGIC + _encode((message,))
+        return [head, *payload] if payload else [head]
     headers: list[AnyMessage] = []
     frames: list[Frame] = []
     for message, payload in parcels:

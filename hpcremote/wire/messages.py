@@ -9,6 +9,7 @@ Read this file first. ``docs/reference/wire.md`` is made from it.
                                          engine ──Print─▶ controller ──Output──▶ client
     engine ──Phase (while it starts), Join (each rank), Register (rank 0 for its set)──▶ controller
                                      engine ◀──Joined── controller ──Engines──▶ clients
+    agent ──Attend, Exited, Noticed──▶ controller ──Look, Signal──▶ agent ──Seen──▶ controller
 
 A message is a small header. What users send travels beside it as a :class:`Part`, which only the
 two ends look into: the controller hands it on as it is.
@@ -21,79 +22,98 @@ two ends look into: the controller hands it on as it is.
 
 from __future__ import annotations
 
-from typing import Annotated
+from hpcremote.wire.agentmessages import Attend, Exited, Look, Noticed, Seen, Signal
+from hpcremote.wire.enginemessages import (
+    Done,
+    Drop,
+    Given,
+    Join,
+    Joined,
+    Lacking,
+    Leaving,
+    Phase,
+    Print,
+    Register,
+    Release,
+    Renew,
+    Run,
+    Settled,
+    Stop,
+    Tend,
+)
+from hpcremote.wire.parts import (
+    OWN_COMM,
+    PROTOCOL,
+    WORLD,
+    Count,
+    EngineInfo,
+    Gone,
+    Member,
+    Message,
+    Part,
+    Sight,
+)
 
-import msgspec
-
-#: Raised by one when a message changes its meaning or shape.
-PROTOCOL = 1
-
-
-Count = Annotated[int, msgspec.Meta(ge=0)]
-
-
-class Message(msgspec.Struct, array_like=True):
-    """A header that goes over the wire."""
-
-    @property
-    def nframes(self) -> int:
-        """How many frames follow this header."""
-        return 0
-
-
-class Part(msgspec.Struct, array_like=True):
-    """A pickled object on its way: the pickle stream and its out-of-band buffers, as *pieces*.
-
-    ``sizes`` has the length of each piece in bytes, the stream first. Pieces shorter than
-    ``wire.payload.BIG`` stand one after the other in ``data``; each longer one is a frame of its own
-    behind the header, or stands in the shared-memory file ``blob`` (64-byte aligned, in order).
-    """
-
-    data: bytes = b""
-    sizes: list[Count] = []
-    nframes: Count = 0
-    blob: str = ""
-
-
-class Member(msgspec.Struct, array_like=True):
-    """What identifies one rank of an engine set."""
-
-    uid: str
-    rank: int
-    host: str
-    pid: int
-    local_rank: int = 0
-    python: str = ""
-    version: str = ""
-    mpi: str = ""
-    cores: str = ""
-
-
-class EngineInfo(msgspec.Struct, array_like=True):
-    """An engine as clients see it. ``rank`` is -1 for an engine that is not an MPI rank."""
-
-    id: int
-    uid: str
-    set_id: str
-    rank: int
-    size: int
-    host: str
-    pid: int
-    local: bool
-    python: str = ""
-    version: str = ""
-    mpi: str = ""
-    cores: str = ""
-
-
-class Gone(msgspec.Struct, array_like=True):
-    """An engine that left, how, and the last that it wrote."""
-
-    id: int
-    uid: str
-    cause: str
-    output: str = ""
-
+__all__ = [
+    "AGENT_MESSAGES",
+    "CLIENT_MESSAGES",
+    "ENGINE_MESSAGES",
+    "OWN_COMM",
+    "PROTOCOL",
+    "WORLD",
+    "Abort",
+    "Answer",
+    "AnyMessage",
+    "Attend",
+    "Call",
+    "Count",
+    "Define",
+    "Done",
+    "Drop",
+    "EngineInfo",
+    "Engines",
+    "Exited",
+    "FromAgent",
+    "FromClient",
+    "FromEngine",
+    "Given",
+    "Gone",
+    "Hello",
+    "Join",
+    "Joined",
+    "Kill",
+    "Lacking",
+    "Leaving",
+    "Look",
+    "Member",
+    "Message",
+    "Missing",
+    "Noticed",
+    "Output",
+    "Part",
+    "Phase",
+    "Print",
+    "Query",
+    "Refused",
+    "Register",
+    "Release",
+    "Renew",
+    "Restart",
+    "Result",
+    "Run",
+    "Seen",
+    "Settled",
+    "Shutdown",
+    "Sight",
+    "Signal",
+    "Stop",
+    "Tend",
+    "ToAgent",
+    "ToClient",
+    "ToEngine",
+    "Welcome",
+    "Where",
+]
 
 # ---------------------------------------------------------------- client → controller
 
@@ -121,7 +141,8 @@ class Call(Message, tag="call"):
     """Do ``op`` on every target.
 
     ``parts`` has one entry for all targets, or one for each. ``digest`` names the function
-    (empty: it is in the part). ``op`` is one of ``engine.operations``.
+    (empty: it is in the part). ``op`` is one of ``engine.operations``. When it has failed on one engine,
+    those that wait for that one in MPI are released after ``grace`` seconds (negative: the profile's).
     """
 
     call: int
@@ -130,18 +151,24 @@ class Call(Message, tag="call"):
     digest: bytes
     parts: list[Part]
     label: str = ""
+    grace: float = -1.0
 
     @property
     def nframes(self) -> int:
         """Frames of all parts, in order."""
-        return sum(part.nframes for part in self.parts)
+        parts = self.parts
+        return parts[0].nframes if len(parts) == 1 else sum([part.nframes for part in parts])
 
 
 class Abort(Message, tag="abort"):
-    """Drop these calls of this client (empty: all of its calls) where they have not started."""
+    """Drop these calls of this client (empty: all of its calls) where they have not started.
+
+    With ``interrupt``, a ``KeyboardInterrupt`` is raised in them where they have.
+    """
 
     calls: list[int]
     targets: list[int]
+    interrupt: bool = False
 
 
 class Shutdown(Message, tag="shutdown"):
@@ -157,6 +184,33 @@ class Query(Message, tag="query"):
 
     request: int
     what: str
+
+
+class Where(Message, tag="where"):
+    """Ask where these engines are. The answer has what was seen of each under its id (:class:`Sight`).
+
+    With ``native``, in C code too, where the node has a tool for that, which stops the process meanwhile.
+    """
+
+    request: int
+    targets: list[int]
+    native: bool = False
+
+
+class Kill(Message, tag="kill"):
+    """Send a signal to the processes of exactly these engines."""
+
+    request: int
+    targets: list[int]
+    number: int
+
+
+class Restart(Message, tag="restart"):
+    """End what is left of an engine set and start it again under the same ids, within ``timeout`` seconds."""
+
+    request: int
+    set_id: str
+    timeout: float = 60.0
 
 
 # ---------------------------------------------------------------- controller → client
@@ -190,6 +244,7 @@ class Result(Message, tag="result"):
     """What became of a call on one engine.
 
     ``status`` is ``ok`` (the part is the value), ``error`` (the part is a wire.failure.Failure),
+    ``released`` (an error too: it waited in MPI for an engine on which the call had failed),
     ``aborted``, or ``lost`` (``err`` says how the engine ended).
     """
 
@@ -232,131 +287,21 @@ class Answer(Message, tag="answer"):
     error: str = ""
 
 
-# ---------------------------------------------------------------- engine → controller
-
-
-class Join(Message, tag="join"):
-    """A rank opens its connection and names its set."""
-
-    uid: str
-    set_id: str
-    rank: int
-    protocol: int
-    version: str
-
-
-class Phase(Message, tag="phase"):
-    """How far a starting engine is: ``started``, ``MPI_Init``; what a slow or failed start is reported by."""
-
-    uid: str
-    host: str
-    pid: int
-    phase: str
-
-
-class Register(Message, tag="register"):
-    """Rank 0 registers the whole set."""
-
-    set_id: str
-    size: int
-    members: list[Member]
-
-
-class Done(Message, tag="done"):
-    """A run ended: ``status`` is ``ok``, ``error`` or ``aborted``; see :class:`Result`."""
-
-    seq: int
-    status: str
-    part: Part
-    started: float = 0.0
-    completed: float = 0.0
-    out: str = ""
-    err: str = ""
-
-    @property
-    def nframes(self) -> int:
-        """Frames of the part."""
-        return self.part.nframes
-
-
-class Print(Message, tag="print"):
-    """What a run printed so far."""
-
-    seq: int
-    stream: int
-    text: str
-
-
-class Lacking(Message, tag="lacking"):
-    """The next run needs this definition and the engine does not have it (any more)."""
-
-    seq: int
-    digest: bytes
-
-
-class Leaving(Message, tag="leaving"):
-    """The engine ends on purpose, and why."""
-
-    cause: str
-
-
-# ---------------------------------------------------------------- controller → engine
-
-
-class Joined(Message, tag="joined"):
-    """The set is registered. ``shm`` is the cluster's shared-memory folder (local engines)."""
-
-    engine: int
-    cluster_id: str
-    shm: str = ""
-
-
-class Run(Message, tag="run"):
-    """Do ``op``; runs are done in the order of ``seq``. ``local``: the result may go by shared memory."""
-
-    seq: int
-    op: str
-    digest: bytes
-    part: Part
-    local: bool
-    targets: list[int]
-
-    @property
-    def nframes(self) -> int:
-        """Frames of the part."""
-        return self.part.nframes
-
-
-class Given(Message, tag="given"):
-    """A definition; empty ``data``: nobody has it any more, fail the run that needs it."""
-
-    digest: bytes
-    data: bytes
-
-
-class Drop(Message, tag="drop"):
-    """Do not start these runs."""
-
-    seqs: list[int]
-
-
-class Stop(Message, tag="stop"):
-    """End this engine."""
-
-    reason: str
-
-
-FromClient = Hello | Define | Call | Abort | Shutdown | Query
+FromClient = Hello | Define | Call | Abort | Shutdown | Query | Where | Kill | Restart
 ToClient = Welcome | Refused | Engines | Result | Output | Missing | Answer
 FromEngine = Phase | Join | Register | Done | Print | Lacking | Leaving
-ToEngine = Joined | Refused | Run | Given | Drop | Stop
+FromAgent = Attend | Seen | Exited | Noticed
+ToAgent = Look | Signal
+ToEngine = Joined | Refused | Run | Given | Drop | Release | Settled | Renew | Tend | Stop
 AnyMessage = (
-    Hello | Define | Call | Abort | Shutdown | Query
+    Hello | Define | Call | Abort | Shutdown | Query | Where | Kill | Restart
     | Welcome | Refused | Engines | Result | Output | Missing | Answer
     | Phase | Join | Register | Done | Print | Lacking | Leaving
-    | Joined | Run | Given | Drop | Stop
+    | Joined | Run | Given | Drop | Release | Settled | Renew | Tend | Stop
+    | Attend | Seen | Exited | Noticed | Look | Signal
 )  # fmt: skip
 
 #: Which role may send what; the controller refuses the rest.
-CLIENT_MESSAGES = (Hello, Define, Call, Abort, Shutdown, Query)
+CLIENT_MESSAGES = (Hello, Define, Call, Abort, Shutdown, Query, Where, Kill, Restart)
 ENGINE_MESSAGES = (Phase, Join, Register, Done, Print, Lacking, Leaving)
+AGENT_MESSAGES = (Attend, Seen, Exited, Noticed)

@@ -26,6 +26,12 @@ from hpcremote.wire.pickler import Buffer, OnBuffer
 BIG = 65536
 
 _loads = pickle.loads
+#: A call without arguments of a function that a digest names, ready to be sent: many calls are such.
+_NO_ARGUMENTS: list[Buffer] = [pickle.dumps((None, (), {}), 5)]
+_NO_ARGUMENTS_PART = Part(bytes(_NO_ARGUMENTS[0]), [len(_NO_ARGUMENTS[0])])
+#: The same of None, which many functions return.
+_NONE: list[Buffer] = [pickle.dumps(None, 5)]
+_NONE_PART = Part(bytes(_NONE[0]), [len(_NONE[0])])
 _Dump = Callable[[Any, "OnBuffer | None"], bytes]
 
 
@@ -49,6 +55,8 @@ def dump_call(
     Raises:
         PayloadError: an argument cannot be pickled; the message says which.
     """
+    if function is None and not args and not kwargs:
+        return _NO_ARGUMENTS
     try:
         return _pieces((function, args, kwargs), _dump_value)
     except Exception as error:  # noqa: BLE001 - raised below, by the name of the argument
@@ -64,6 +72,8 @@ def dump_result(obj: Any) -> list[Buffer]:
     Raises:
         PayloadError: it cannot be pickled.
     """
+    if obj is None:
+        return _NONE
     try:
         return _pieces(obj, _dump_result)
     except Exception as error:
@@ -80,6 +90,10 @@ def load(pieces: Sequence[Buffer]) -> Any:
 
 def to_part(pieces: Sequence[Buffer], blob: str = "") -> tuple[Part, list[Buffer]]:
     """Return the part that announces *pieces*, and the frames behind it (none when they stand in *blob*)."""
+    if pieces is _NO_ARGUMENTS:
+        return _NO_ARGUMENTS_PART, []
+    if pieces is _NONE:
+        return _NONE_PART, []
     if len(pieces) == 1:
         stream = pieces[0]
         if len(stream) < BIG:

@@ -256,6 +256,98 @@ def test_a_controller_by_hand_is_listed_and_not_overwritten(controller):
     assert "started by hand" in refused.stderr
 
 
+@pytest.fixture
+def by_hand(home):
+    """A controller by hand with two MPI ranks by hand."""
+    command = background("controller", "--profile", "local", "--cluster-id", "hand")
+    wait_for((home / "clusters/local/hand/engine.json").exists)
+    mpiexec = Path(sys.executable).parent / "mpiexec"
+    words = [str(mpiexec), "-n", "2", sys.executable, "-m", "hpcremote", "engine", "--profile", "local"]
+    ranks = subprocess.Popen(
+        words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL
+    )
+    with Client(profile="local", cluster_id="hand") as rc:
+        rc.wait_for_engines(2, timeout=30)
+    yield command, ranks
+    for process in (command, ranks):
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.mpi
+def test_what_was_started_by_hand_is_shown_and_stopped_like_anything_else(by_hand, home):
+    command, ranks = by_hand
+    status = hpcremote("status")
+    assert status.returncode == exits.OK
+    said = status.stdout.splitlines()
+    assert said[0] == "cluster 'hand' of profile 'local': running"
+    assert said[1].endswith(", by hand") and "started" in said[1]
+    assert said[2] == "  engines     2"
+    assert said[3].endswith(" 0-1")
+    told = json.loads(hpcremote("status", "--json").stdout)
+    assert (told["controller"], told["n"], told["launcher"]) == (command.pid, None, "by hand")
+    assert len(told["processes"]) == 3
+
+    logs = hpcremote("logs")
+    assert logs.returncode == exits.ERROR
+    assert "cluster 'hand' of profile 'local' was started by hand" in logs.stderr
+
+    stopped = hpcremote("stop")
+    assert (stopped.returncode, stopped.stdout) == (
+        exits.OK,
+        "cluster 'hand' of profile 'local' is stopped\n",
+    )
+    assert [files.process_start(pid) for pid in told["processes"]] == [None, None, None]
+    assert command.wait(10) == ranks.wait(10) == 0
+    assert not (home / "clusters/local/hand/client.json").exists()
+    assert hpcremote("stop").returncode == exits.NO_CLUSTER
+    assert hpcremote("list").stdout == "no clusters; start one with hpcremote start\n"
+
+
+def test_a_controller_by_hand_that_hangs_is_stopped_all_the_same(home):
+    command = background("controller", "--profile", "local", "--cluster-id", "hand")
+    wait_for((home / "clusters/local/hand/client.json").exists)
+    command.send_signal(signal.SIGSTOP)
+    stopped = hpcremote("stop", "--all", "--timeout", "1")
+    assert (stopped.returncode, stopped.stderr) == (exits.OK, "")
+    assert command.wait(10) == -signal.SIGKILL
+    command.communicate()
+    assert not (home / "clusters/local/hand/client.json").exists()
+    assert hpcremote("list").stdout == "no clusters; start one with hpcremote start\n"
+
+
+def test_a_controller_by_hand_that_died_is_stale_until_it_is_stopped(home):
+    command = background("controller", "--profile", "local", "--cluster-id", "hand")
+    wait_for((home / "clusters/local/hand/client.json").exists)
+    command.kill()
+    command.communicate()
+    assert hpcremote("status").stdout.startswith("cluster 'hand' of profile 'local': stale\n")
+    assert hpcremote("stop").returncode == exits.OK
+    assert not (home / "clusters/local/hand/client.json").exists()
+
+
+def test_a_controller_by_hand_on_another_machine_is_one_sentence(controller, home):
+    here = home / "clusters/local/hand"
+    there = files.private_dir(home / "clusters/local/there")
+    data = json.loads((here / "client.json").read_text())
+    data.update(machine="0" * 32, host="node9", pid=os.getpid(), addresses=["tcp://127.0.0.1:9"], ipc="")
+    files.write_private(there / "client.json", json.dumps(data).encode())
+    refused = hpcremote("stop", "--cluster-id", "there")
+    assert refused.returncode == exits.NOT_LAUNCHED
+    assert (
+        f"started by hand on node9 (pid {os.getpid()}) and does not answer: stop it there" in refused.stderr
+    )
+    assert len(refused.stderr.splitlines()) == 1
+    rows = json.loads(hpcremote("list", "--json").stdout)
+    assert [(row["cluster_id"], row["state"]) for row in rows] == [
+        ("hand", "running"),
+        ("there", "elsewhere"),
+    ]
+    assert hpcremote("status", "-c", "there").stdout.startswith(
+        "cluster 'there' of profile 'local': elsewhere"
+    )
+
+
 def test_an_engine_without_a_controller_gives_up():
     alone = hpcremote("engine", "--profile", "local", "--wait", "0.2")
     assert alone.returncode == exits.NO_CLUSTER

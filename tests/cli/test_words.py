@@ -14,6 +14,7 @@ from hpcremote.cli.list import table
 from hpcremote.cli.profile import draft
 from hpcremote.cli.status import lines, ranges, span
 from hpcremote.clusters import Status
+from hpcremote.engine import mpi
 
 
 @pytest.fixture(autouse=True)
@@ -135,7 +136,7 @@ def test_create_show_path_list(capsys):
 
 @pytest.fixture
 def no_launcher(monkeypatch):
-    for name in ("HPCREMOTE_MPI", "HPCREMOTE_EXPECT", *engine._RANK):
+    for name in ("HPCREMOTE_MPI", "HPCREMOTE_EXPECT", *mpi._RANK):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -147,13 +148,13 @@ def test_what_a_launcher_writes_and_what_people_write_is_the_same():
 
 
 def test_an_engine_is_a_rank_only_if_it_was_started_as_one(no_launcher, monkeypatch):
-    assert not engine._started_as_rank()
+    assert not mpi.started_as_rank()
     monkeypatch.setenv("PMI_RANK", "0")
-    assert engine._started_as_rank()
+    assert mpi.started_as_rank()
     monkeypatch.setenv("HPCREMOTE_MPI", "0")
-    assert not engine._started_as_rank()
+    assert not mpi.started_as_rank()
 
 
 def test_a_launcher_that_says_how_many_means_mpi(no_launcher, monkeypatch):
     monkeypatch.setenv("HPCREMOTE_EXPECT", "4")
-    assert engine._started_as_rank()
+    assert mpi.started_as_rank()

@@ -37,7 +37,7 @@ class Engine:
     def __init__(self, engine_id: int) -> None:
         self.id = engine_id
         self.uid = new_uid()
-        self.namespace = Namespace(f"engine {engine_id}")
+        self.namespace = Namespace()
         self.operations = Operations(self.namespace)
         self.done = 0
 
@@ -118,6 +118,7 @@ class FakeLink:
         *,
         function: Any = None,
         label: str = "",
+        grace: float = -1.0,
         sink: Any,
     ) -> int:
         if self.lost is not None:
@@ -142,7 +143,7 @@ class FakeLink:
             self._changed.notify_all()
             return self._numbers
 
-    def abort(self, calls: Sequence[int], targets: Sequence[int] = ()) -> None:
+    def abort(self, calls: Sequence[int], targets: Sequence[int] = (), *, interrupt: bool = False) -> None:
         with self._changed:
             dropped = [c for c in self._open if c.number in calls and (not targets or c.engine in targets)]
             for call in dropped:
@@ -156,6 +157,8 @@ class FakeLink:
             self.kill(target, "shut down")
 
     def query(self, what: str, timeout: float = 10.0) -> Any:
+        if what == "ended sets":
+            return []
         assert what == "queue_status"
         with self._changed:
             waiting = [call.engine for call in self._open]

@@ -117,8 +117,8 @@ def test_what_is_not_there_says_what_to_do_instead(rc: Client, name: str) -> Non
 def test_info_is_a_table(rc: Client) -> None:
     table = rc.info()
     lines = str(table).splitlines()
-    assert lines[0].split() == ["id", "set", "rank", "host", "pid", "python", "mpi"]
-    assert lines[2].split()[:5] == ["1", "set", "1/4", "node7", "1001"]
+    assert lines[0].split() == ["id", "set", "rank", "host", "pid", "cores", "state", "python", "mpi"]
+    assert lines[2].split()[:6] == ["1", "0", "1/4", "node7", "1001", "idle"]
     assert table._repr_html_().count("<tr>") == 5
 
 

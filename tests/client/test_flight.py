@@ -17,7 +17,7 @@ ENGINES = {
 
 class Waiter:
     def __init__(self) -> None:
-        self.waiting = 0
+        self.owed = 0
         self.arrivals = 0
 
     def arrived(self) -> None:
@@ -53,14 +53,14 @@ def test_who_waits_is_told_once() -> None:
     attend(one, [(it, 1)])
     attend(whole, [(it, -1)])
     attend(both, [(it, 0), (it, 1)])
-    assert [one.waiting, whole.waiting, both.waiting] == [1, 1, 2]
+    assert [one.owed, whole.owed, both.owed] == [1, 1, 2]
     it.on_result(*ok(5))
     assert [one.arrivals, whole.arrivals, both.arrivals] == [1, 0, 0]
     it.on_result(*ok(3))
     assert [one.arrivals, whole.arrivals, both.arrivals] == [1, 1, 1]
     late = Waiter()
     attend(late, [(it, 0), (it, -1)])
-    assert late.waiting == 0
+    assert late.owed == 0
 
 
 def test_only_the_first_answer_counts() -> None:

@@ -51,7 +51,7 @@ def test_flags(rc: Client) -> None:
         assert view.apply(add, 1).get() == [1]
     assert (view.block, view.targets) == (True, [0, 1, 2, 3])
     for change in (view.set_flags, view.temp_flags):
-        with pytest.raises(KeyError, match="no flag 'blok', only targets, block"):
+        with pytest.raises(KeyError, match="no flag 'blok'; did you mean 'block'"):
             with_flags = change(blok=True)
             with with_flags:  # type: ignore[union-attr]
                 pass

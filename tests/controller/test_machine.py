@@ -136,6 +136,18 @@ def test_an_engine_that_dies_fails_its_calls_and_says_how(bench: Bench) -> None:
     assert "after engine 1 of the same MPI job: killed by SIGKILL" in aftermath.err
 
 
+def test_of_ranks_that_die_alike_in_one_moment_none_is_called_the_first(bench: Bench) -> None:
+    client = bench.client("c")
+    names = bench.engines(3)
+    bench.say(client, call(1, [0, 1, 2]))
+    bench.feed(Lost(names[1], "killed by SIGKILL"))
+    bench.feed(Lost(names[0], "killed by SIGKILL"))
+    bench.feed(Lost(names[2], "aborted (SIGABRT)"))
+    told = {result.engine: result.err for result in bench.got(client, m.Result)}
+    assert told[0] == told[1] == "killed by SIGKILL"
+    assert told[2] == "aborted (SIGABRT), after engine 1 of the same MPI job: killed by SIGKILL"
+
+
 def test_a_call_to_an_engine_that_is_gone_is_answered_at_once(bench: Bench) -> None:
     client = bench.client("c")
     names = bench.engines(1)

@@ -20,13 +20,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpcremote.controller.calls import DEFINITION_PATIENCE, MOST_TARGETS
-from hpcremote.controller.events import Arrived, End, Lost, Opened, Tick
+from hpcremote.controller.events import Arrived, End, Lost, Opened, Tick, Unlink
 from hpcremote.controller.machine import Controller
 from hpcremote.controller.server import Server
 from hpcremote.ids import new_uid
+from hpcremote.net import locals
 from hpcremote.net.hub import Hub
 from hpcremote.net.keys import Admission, new_keypair
-from hpcremote.net.stream import Stream
+from hpcremote.net.stream import Closed, Stream
 from hpcremote.wire import messages as m
 from hpcremote.wire.frames import pack, unpack
 from tests.controller.test_machine import Bench, call
@@ -261,6 +262,29 @@ def test_a_client_that_does_not_define_its_function_again_holds_nobody_up_for_lo
     assert bench.machine.deadline() is None
 
 
+def test_a_silent_client_is_waited_for_once_however_much_it_leaves_undefined(bench: Bench) -> None:
+    client, (name,) = bench.client("c"), bench.engines(1)
+    for number in range(1, 5):
+        bench.say(client, m.Call(number, [0], "apply", b"d%d" % number, [m.Part()]))
+    bench.say(name, m.Lacking(1, b"d1"))
+    bench.now = DEFINITION_PATIENCE
+    bench.feed(Tick())
+    for number in (2, 3):
+        bench.say(name, m.Lacking(number, b"d%d" % number))
+        assert bench.machine.deadline() is None
+    assert [given.digest for given in bench.got(name, m.Given)] == [b"d1", b"d2", b"d3"]
+    bench.say(client, m.Define([0], b"d1", b"code"))  # it is back
+    bench.say(name, m.Lacking(4, b"d4"))
+    assert bench.machine.deadline() == 2 * DEFINITION_PATIENCE
+
+
+def test_a_call_that_is_refused_leaves_no_shared_memory(bench: Bench) -> None:
+    client = bench.client("c")
+    bench.engines(1)
+    bench.say(client, m.Call(1, [0, 0], "apply", b"", [m.Part(blob="ab" * 16)]))
+    assert Unlink("ab" * 16) in bench.other
+
+
 def test_a_number_that_is_in_use_is_not_used_again(bench: Bench) -> None:
     client, (name,) = bench.client("c"), bench.engines(1)
     bench.say(client, call(1, [0]))
@@ -471,3 +495,34 @@ def test_complaints_are_few_and_stay_on_their_line(served: Served, caplog: pytes
 def test_the_end_is_an_action_not_an_error(bench: Bench) -> None:
     bench.take(bench.machine.end("SIGTERM received", 0.0))
     assert [type(action) for action in bench.other if isinstance(action, End)] == [End]
+
+
+def test_a_client_that_does_not_read_is_disconnected_and_others_are_not(
+    served: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(locals, "MOST_WAITING", 1 << 20)
+    monkeypatch.setattr(locals, "STILL", 0.2)
+
+    def visit() -> None:
+        deaf, other = served.peer(), served.peer()
+        for peer in (deaf, other):
+            peer.send(m.Hello("c" * 32, m.PROTOCOL, "0", "here", 4711, "3"))
+        other.expect(m.Welcome)
+        deadline = time.monotonic() + 30
+        with pytest.raises(Closed):
+            while time.monotonic() < deadline:
+                deaf.send(*[m.Query(1, "what" * 1000)] * 50)
+                time.sleep(0.001)
+        told = ""
+        while '"clients": 1,' not in told:
+            assert time.monotonic() < deadline
+            other.send(m.Query(1, "info"))
+            answer = other.expect(m.Answer)
+            assert isinstance(answer, m.Answer)
+            told = answer.data
+        deaf.close()
+        other.close()
+
+    with caplog.at_level(logging.INFO, "hpcremote.controller"):
+        served.run(visit)
+    assert caplog.text.count("client cccccccc (pid 4711) is disconnected: it does not read") == 1

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcremote.wire.lastwords import SILENT, cause_of, without_marks
+from hpcremote.wire.lastwords import SILENT, cause_of, for_people
 
 PRELUDE = """
 import ctypes, os, signal, sys, time
@@ -72,9 +72,51 @@ os.kill(os.getpid(), signal.SIGKILL)
 def test_reports_further_up_are_output_like_any_other():
     text = err_of("os._exit(3)")
     assert cause_of(text + "later output\n") == SILENT
-    assert without_marks("a\n" + text.lstrip("\n") + "b") == "a\nb"
+    assert for_people("a\n" + text.lstrip("\n") + "b") == "a\nb"
 
 
 @given(st.text())
 def test_any_text_has_a_cause(text):
     assert cause_of(text)
+
+
+CRASH = """
+import threading
+threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+source = "def crash():\\n  ctypes.string_at(0)"
+exec(compile(source, "users.py", "exec"))
+ours = compile("crash()", "/somewhere/hpcremote/engine/operations.py", "exec")
+print("written before", file=sys.stderr)
+"""
+
+
+def test_of_a_crash_the_users_frames_are_shown_and_nothing_else():
+    lines = for_people(err_of(CRASH + "exec(ours)")).splitlines()
+    assert lines[:2] == ["written before", "Fatal Python error: Segmentation fault"]
+    assert lines[2] == "Stack (most recent call first):"
+    assert lines[-1] == '  File "users.py", line 2 in crash'
+    assert not any("operations" in line or "Thread" in line or "Extension" in line for line in lines)
+
+
+def test_a_process_that_was_terminated_shows_where_it_was():
+    body = CRASH + 'source = "def stay():\\n  os.kill(os.getpid(), signal.SIGTERM); time.sleep(9)"\n'
+    body += 'exec(compile(source, "users.py", "exec"))\n'
+    text = err_of(body + 'exec(compile("stay()", "/x/hpcremote/engine/source.py", "exec"))')
+    assert for_people(text).splitlines()[-2:] == [
+        "Stack (most recent call first):",
+        '  File "users.py", line 2 in stay',
+    ]
+    waits = "os.kill(os.getpid(), signal.SIGTERM); time.sleep(9)"
+    idle = f"exec(compile({waits!r}, '/x/hpcremote/net/wait.py', 'exec'))"
+    assert for_people(err_of(CRASH + idle)) == "written before\n"
+
+
+def test_a_report_with_a_long_list_of_modules_is_told_all_the_same():
+    text = err_of("ctypes.string_at(0)") + "Extension modules: " + ", ".join(["numpy.core"] * 2000) + "\n"
+    assert cause_of(text) == "segmentation fault (SIGSEGV)"
+    assert "numpy" not in for_people(text)
+
+
+@given(st.text())
+def test_any_text_is_shown_as_it_is_or_without_a_report(text):
+    assert len(for_people(text)) <= len(text) + len("Stack (most recent call first):\n\n")

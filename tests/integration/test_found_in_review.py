@@ -10,7 +10,7 @@ import sys
 import pytest
 
 import hpcremote
-from hpcremote.errors import NoEnginesRegistered, RemoteError
+from hpcremote.errors import CompositeError, EngineError, NoEnginesRegistered, NotConnected, RemoteError
 
 
 @pytest.fixture(scope="module")
@@ -89,3 +89,93 @@ def test_a_wrong_setting_is_named(tmp_path):
     assert "Traceback" not in done.stderr
     assert "n" in done.stderr
     assert "x" in done.stderr
+
+
+def test_a_syntax_error_shows_the_users_code_and_no_frame_of_a_parser(rc, tmp_path):
+    path = tmp_path / "wrong.py"
+    path.write_text("x = = 1\n")
+    for submit in (lambda: rc[0].execute("x = = 1", block=True), lambda: rc[0].run(path, block=True)):
+        with pytest.raises(RemoteError) as caught:
+            submit()
+        assert isinstance(caught.value.__cause__, SyntaxError)
+        assert "x = = 1" in caught.value.traceback
+        assert "in parse" not in caught.value.traceback
+        assert "compile(" not in caught.value.traceback
+
+
+@pytest.mark.parametrize(("name", "near"), [("blok", "block"), ("target", "targets"), ("lable", "label")])
+def test_a_mistyped_flag_is_an_error_with_the_nearest_right_one(rc, name, near):
+    view = rc[:]
+    with pytest.raises(AttributeError, match=f"no attribute {name!r} .*did you mean {near!r}"):
+        setattr(view, name, True)
+    with pytest.raises(KeyError, match=f"did you mean {near!r}"):
+        view.set_flags(**{name: True})
+    with pytest.raises(KeyError, match=f"did you mean {near!r}"), view.temp_flags(**{name: True}):
+        pass
+
+
+def test_what_may_be_set_on_views_and_clients_still_can_be(rc):
+    view = rc[:]
+    view.block, view.track, view.label, view.targets = True, True, "mine", [1]
+    assert (view.block, view.track, view.label, view.targets) == (True, True, "mine", [1])
+    view["blok"] = 5  # a name on the engines
+    assert view["blok"] == [5]
+    rc.block = False
+    with pytest.raises(AttributeError, match="Client has no attribute 'blok' .*did you mean 'block'"):
+        rc.blok = True
+
+
+def test_a_name_that_is_nowhere_is_said_once(rc):
+    for pull in (lambda: rc[:].pull("nowhere", block=True), lambda: rc[:]["nowhere"]):
+        with pytest.raises(CompositeError) as caught:
+            pull()
+        assert "2 engines: NameError(name 'nowhere' is not defined) on engines 0-1" in caught.value.msg
+
+
+def test_a_client_whose_cluster_ended_does_not_say_that_there_are_no_engines():
+    cluster = hpcremote.Cluster(n=1, profile="local")
+    cluster.start()
+    rc = cluster.connect_client()
+    view = rc[:]
+    assert rc.ids == [0]
+    cluster.stop()
+    assert rc.link.wait(lambda: rc.link.lost is not None, 30)
+    for ask in (lambda: rc.ids, lambda: len(rc), lambda: rc[:], lambda: rc[0], lambda: list(rc), rc.info):
+        with pytest.raises(NotConnected, match="went away.*a new Client connects again"):
+            ask()
+    with pytest.raises(NotConnected, match="went away"):
+        view.apply_sync(os.getpid)
+    assert "not connected" in repr(rc)
+    assert bool(rc)
+    rc.close()
+
+
+def test_of_a_crashed_engine_the_users_frames_are_shown():
+    with hpcremote.Cluster(n=1, profile="local") as rc:
+        with pytest.raises(EngineError, match="SIGSEGV") as caught:
+            rc[0].apply_sync(lambda: __import__("ctypes").string_at(0))
+        assert "<lambda>" in caught.value.output
+        assert "hpcremote/engine" not in caught.value.output
+        assert "Thread 0x" not in caught.value.output
+
+
+def test_no_shared_memory_is_left_of_a_call_that_could_not_be_made(rc):
+    big = bytearray(1 << 22)
+    before = set(os.listdir(rc.link.welcome.shm))
+    with pytest.raises(TypeError):  # the second engine's part is none
+        rc.link.submit([0, 1], "push", [[b"x", big], [b"x", 3]], sink=None)
+    with pytest.raises(TypeError, match="a label is text"):
+        rc[0].call(len, (big,), label=object())
+    assert set(os.listdir(rc.link.welcome.shm)) == before
+
+
+def test_ipython_shows_where_the_user_called_and_no_frame_of_ours(rc):
+    def divide():
+        return 1 / 0
+
+    with pytest.raises(RemoteError) as caught:
+        rc[0].apply_sync(divide)
+    text = "\n".join(caught.value._render_traceback_())
+    assert "rc[0].apply_sync(divide)" in text
+    assert "return 1 / 0" in text
+    assert "hpcremote/client" not in text

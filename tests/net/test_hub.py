@@ -15,6 +15,7 @@ import pytest
 import zmq
 
 from hpcremote.errors import ConfigError
+from hpcremote.net import locals
 from hpcremote.net.hub import Came, Got, Happening, Hub, Peer, Went
 from hpcremote.net.keys import Admission, KeyPair, new_keypair
 from hpcremote.net.sockets import dealer
@@ -405,3 +406,58 @@ def test_places_where_it_cannot_listen(bench: Bench) -> None:
         bench.hub.bind("192.0.2.1", 0)
     with pytest.raises(ConfigError, match=r"cannot make the local socket .*hub.sock: Address already in use"):
         Hub(SERVER, Admission(CLIENT.public, ENGINE.public), f"ipc://{bench.path}").close(0)
+
+
+# ---------------------------------------------------------------- who does not read
+
+
+def test_a_peer_that_reads_nothing_is_told_and_can_be_cut(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locals, "MOST_WAITING", 1 << 22)
+    monkeypatch.setattr(locals, "STILL", 0.2)
+    deaf, other = bench.local(), bench.local()
+    deaf.send(say("deaf"))
+    other.send(say("other"))
+    bench.until(lambda: len(bench.got()) == 2)
+    peers = {one.message.cause: one.peer for one in bench.seen if isinstance(one, Got)}  # type: ignore[union-attr]
+    began = time.monotonic()
+    while not bench.hub.stalled:
+        for peer in peers.values():
+            bench.hub.send(peer, [(m.Stop("x" * 100_000), ())])
+        other.receive()
+        bench.seen += bench.hub.poll(0.01)
+        assert time.monotonic() - began < SOON
+    assert bench.hub.stalled == [peers["deaf"]]
+    assert time.monotonic() - began > 0.2
+    bench.hub.cut(peers["deaf"])
+    bench.until(lambda: bench.went() == [peers["deaf"]])
+    assert bench.hub.stalled == []
+    bench.hub.send(peers["deaf"], [(m.Stop("nobody is there"), ())])
+    bench.hub.send(peers["other"], [(m.Stop("still here"), ())])
+
+    def heard() -> bool:
+        return any(b"still here" in head for head, _ in other.receive())
+
+    bench.until(heard)
+
+
+def test_what_waits_is_counted(bench: Bench) -> None:
+    near, far = socket.socketpair()
+    sender, reader = Stream(near, keep=True), Stream(far, keep=False)
+    frames = [b"head", bytearray(5_000_000)]
+    sender.send(frames)
+    sender.send([b"more"])
+    assert 0 < sender.waiting < 5_010_000
+    came: list[object] = []
+    deadline = time.monotonic() + SOON
+    while len(came) < 2 and time.monotonic() < deadline:
+        came += reader.receive()
+        sender.flush()
+    assert sender.waiting == 0 and not sender.pending
+    sender.send([bytes(5_000_000)])
+    assert sender.waiting > 0
+    sender.cut()
+    assert sender.waiting == 0
+    for stream in (sender, reader):
+        stream.close()

@@ -33,6 +33,9 @@ SAMPLES: list[m.AnyMessage] = [
     m.Abort([7, 8], [3]),
     m.Shutdown(9, [0, 3], False),
     m.Query(10, "queue_status"),
+    m.Where(11, [0, 3], True),
+    m.Kill(11, [3], 18),
+    m.Restart(12, "s" * 32, 30.0),
     m.Welcome("c1", "0.1.0", "node7", 4700, [INFO], "/dev/shm/x"),
     m.Refused("the key of this connection is not for a client's work"),
     m.Engines([INFO], [GONE]),
@@ -42,7 +45,7 @@ SAMPLES: list[m.AnyMessage] = [
     m.Answer(10, '{"engines": {}}', "no"),
     m.Join("e" * 32, "s" * 32, 3, 1, "0.1.0"),
     m.Phase("e" * 32, "node7", 4711, "MPI_Init"),
-    m.Register("s" * 32, 4, [MEMBER]),
+    m.Register("s" * 32, 4, [MEMBER], "f" * 32, "a" * 32),
     m.Done(1 << 40, "error", SMALL, 1.5, 2.5, "", "trace"),
     m.Print(12, 1, "hello\n"),
     m.Lacking(12, b"d" * 16),
@@ -51,7 +54,17 @@ SAMPLES: list[m.AnyMessage] = [
     m.Run(12, "apply", b"d" * 16, SMALL, True, [0, 3]),
     m.Given(b"d" * 16, b"code"),
     m.Drop([12, 13]),
+    m.Release(12, "the call failed on engine 1"),
+    m.Settled(12),
+    m.Renew(13, 12, [0, 3, 1], True),
     m.Stop("a client asked for it"),
+    m.Tend(),
+    m.Attend("node7", 4690, 1, ["e" * 32]),
+    m.Seen(3, [m.Sight("e" * 32, "Stack (most recent call first):\n", "sleeping", "#0 read ()")]),
+    m.Exited("e" * 32, "killed by SIGKILL", "last words\n"),
+    m.Noticed("e" * 32, "T"),
+    m.Look(3, ["e" * 32], True),
+    m.Signal(["e" * 32], 18),
 ]
 
 
@@ -99,12 +112,16 @@ def test_other_protocols_are_refused_by_their_first_byte(path: Path) -> None:
 
 def test_who_may_say_what() -> None:
     client, engine = set(m.CLIENT_MESSAGES), set(m.ENGINE_MESSAGES)
+    agent = set(m.AGENT_MESSAGES)
     assert not client & engine
+    assert not agent & (client | engine)
+    assert agent == set(typing.get_args(m.FromAgent))
     assert client == set(typing.get_args(m.FromClient))
     assert engine == set(typing.get_args(m.FromEngine))
     answers = set(typing.get_args(m.ToClient)) | set(typing.get_args(m.ToEngine))
-    assert client | engine | answers == set(EVERY)
-    assert not (client | engine) & answers
+    answers |= set(typing.get_args(m.ToAgent))
+    assert client | engine | agent | answers == set(EVERY)
+    assert not (client | engine | agent) & answers
 
 
 def test_a_header_says_how_many_frames_follow() -> None:

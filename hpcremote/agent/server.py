@@ -1,0 +1,202 @@
+"""The node agent on its descriptors: one thread, one poll. Decides nothing (see ``machine.py``).
+
+::
+
+    bell      a rank has come            ─▶ read the folder
+    pidfds    a process ended            ─▶ find out how
+    transport the controller asks        ─▶ look, signal
+    every few seconds                    ─▶ is somebody stopped?
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import select
+import signal
+import socket
+import time
+from collections.abc import Sequence
+
+from hpcremote.agent import look
+from hpcremote.agent.machine import Agent
+from hpcremote.agent.watch import Watched, last_words
+from hpcremote.net.nodes import Node, Rank
+from hpcremote.net.transport import Transport
+from hpcremote.wire import messages as m
+from hpcremote.wire.frames import pack, unpack
+
+_log = logging.getLogger("hpcremote.agent")
+
+#: How often ranks are looked at that say nothing, in seconds.
+HEARTBEAT = 5.0
+#: The same where the kernel does not tell when a process ends.
+WITHOUT_PIDFD = 0.5
+#: How long a rank may take to write its stack, and a tool to find all C stacks, in seconds.
+PYTHON, NATIVE = 2.0, 10.0
+
+
+class Server:
+    """Runs an :class:`Agent` on the node's folder and a connection, until its ranks are gone.
+
+    Its end is in two steps: :meth:`run` returns when nobody is left, :meth:`close` sends what is on its way.
+
+    Args:
+        node: the folder.
+        transport: an open connection to the controller; it belongs to the server from now on.
+    """
+
+    def __init__(self, node: Node, transport: Transport) -> None:
+        self._node = node
+        self._transport = transport
+        self._machine = Agent(socket.gethostname(), os.getpid())
+        self._watched: dict[str, Watched] = {}
+        self._by_fd: dict[int, str] = {}
+        self._poll = select.poll()
+        self._near = node.connection.is_local
+        self._bell = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        node.bell.unlink(missing_ok=True)
+        self._bell.bind(str(node.bell))
+        self._poll.register(self._bell, select.POLLIN)
+        for fd in transport.fds:
+            self._poll.register(fd, select.POLLIN)
+        self._writing = False
+        self._beat = 0.0
+
+    def run(self) -> None:
+        """Serve until the last rank has gone."""
+        self._send(self._machine.introduction())
+        self._look_around()
+        while not self._is_done():
+            self._turn()
+
+    def close(self) -> None:
+        """Send how the last ranks ended, for a second at most, and close."""
+        deadline = time.monotonic() + 1.0
+        writable = select.poll()
+        writable.register(self._transport.fds[0], select.POLLOUT)
+        while self._transport.pending and (left := deadline - time.monotonic()) > 0:
+            writable.poll(left * 1000)
+            self._transport.flush()
+        self._transport.close(1.0)
+        self._bell.close()
+
+    def _is_done(self) -> bool:
+        if not self._watched:
+            self._look_around()  # one that came just now
+        return not self._watched
+
+    def _turn(self) -> None:
+        waiting = self._transport.pending
+        if waiting != self._writing:
+            self._writing = waiting
+            self._poll.modify(self._transport.fds[0], select.POLLIN | (select.POLLOUT if waiting else 0))
+        blind = any(one.fd < 0 for one in self._watched.values())
+        pause = WITHOUT_PIDFD if blind or not self._watched else HEARTBEAT
+        for fd, _ in self._poll.poll(pause * 1000):
+            if fd == self._bell.fileno():
+                self._answer_bell()
+            elif fd in self._by_fd:
+                self._on_end(self._by_fd[fd])
+            elif fd in self._transport.fds:
+                self._transport.flush()
+                self._read(certain=True)
+        self._read(certain=False)
+        if time.monotonic() - self._beat >= pause:
+            self._on_beat()
+
+    # ------------------------------------------------------------ the ranks
+
+    def _answer_bell(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while self._bell.recv(64):
+                pass
+        self._look_around()
+
+    def _look_around(self) -> None:
+        new = [rank for rank in self._node.ranks() if rank.uid not in self._watched]
+        for rank in new:
+            watched = self._watched[rank.uid] = Watched(rank)
+            if watched.fd >= 0:
+                self._by_fd[watched.fd] = rank.uid
+                self._poll.register(watched.fd, select.POLLIN)
+        self._send(self._machine.found([rank.uid for rank in new]))
+        for rank in new:
+            if not rank.alive():  # also: its pid is another's by now
+                self._on_end(rank.uid)
+
+    def _on_end(self, uid: str) -> None:
+        watched = self._watched.pop(uid)
+        if watched.fd >= 0:
+            self._poll.unregister(watched.fd)
+            del self._by_fd[watched.fd]
+        if self._near:  # the controller reads what the rank left, and has done so
+            cause, output = watched.cause(0.0), ""
+        else:
+            cause, output = last_words(watched.rank, watched.cause())
+        watched.close()
+        self._node.withdraw(uid)
+        self._send(self._machine.ended(uid, cause, output))
+
+    def _on_beat(self) -> None:
+        self._beat = time.monotonic()
+        for uid, watched in list(self._watched.items()):
+            if watched.fd < 0 and watched.has_ended():
+                self._on_end(uid)
+        seen = {uid: look.state_letter(watched.rank.pid) for uid, watched in self._watched.items()}
+        self._send(self._machine.states(seen))
+
+    # ------------------------------------------------------------ the controller
+
+    def _send(self, messages: Sequence[m.AnyMessage]) -> None:
+        if messages:
+            self._transport.send(pack([(message, ()) for message in messages]))
+
+    def _read(self, *, certain: bool) -> None:
+        batches = self._transport.receive(certain=certain)
+        while batches:
+            for batch in batches:
+                for message, _ in unpack(*batch):
+                    self._receive(message)
+            batches = self._transport.receive(certain=False)
+        for connected in self._transport.changes():
+            if connected:
+                self._send(self._machine.introduction())
+            elif not self._transport.edges:
+                # The controller's process is gone. The ranks end soon, and are cleared away by us.
+                self._poll.unregister(self._transport.fds[0])
+
+    def _receive(self, message: m.AnyMessage) -> None:
+        if isinstance(message, m.Look):
+            self._send([m.Seen(message.request, self._look(message))])
+        elif isinstance(message, m.Signal):
+            self._signal(message)
+        elif isinstance(message, m.Refused):
+            _log.warning("the controller refused this agent: %s", message.reason)
+
+    def _ranks(self, uids: Sequence[str]) -> list[Rank]:
+        return [self._watched[uid].rank for uid in uids if uid in self._watched]
+
+    def _look(self, wish: m.Look) -> list[m.Sight]:
+        ranks = self._ranks(wish.uids)
+        texts = look.look(ranks, PYTHON)
+        deadline = time.monotonic() + NATIVE
+        sights = []
+        for rank in ranks:
+            left = deadline - time.monotonic()
+            text = "no C stack: there was no time left for this rank" if left <= 0.1 else ""
+            text = text or look.native(rank.pid, left) if wish.native else ""
+            sights.append(m.Sight(rank.uid, texts[rank.uid], look.describe(rank.pid), text))
+        return sights
+
+    def _signal(self, wish: m.Signal) -> None:
+        for rank in self._ranks(wish.uids):
+            watched = self._watched[rank.uid]
+            try:
+                if watched.fd >= 0:  # it cannot reach another process that was given the same pid
+                    signal.pidfd_send_signal(watched.fd, wish.number)
+                elif rank.alive():
+                    os.kill(rank.pid, wish.number)
+            except (OSError, ValueError) as error:
+                _log.warning("signal %d cannot be sent to process %d: %s", wish.number, rank.pid, error)

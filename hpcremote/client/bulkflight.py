@@ -1,0 +1,115 @@
+"""Calls whose data went by MPI, on their way: values that come together, and one value of many."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from hpcremote.client.flight import LANDING, Flight, Raised
+from hpcremote.client.result import AsyncResult
+from hpcremote.errors import EngineError
+from hpcremote.wire import payload
+from hpcremote.wire.crate import ALL, FAILED, OWN, Crate, Head
+from hpcremote.wire.frames import Frame
+from hpcremote.wire.messages import Result
+from hpcremote.wire.operators import Operator
+
+
+class MPIFlight(Flight):
+    """A call whose data MPI carries between the engines."""
+
+    __slots__ = ()
+    carrier = "mpi"
+
+    def __init__(self, *, method: str, **known: Any) -> None:
+        super().__init__(method=method.removeprefix("mpi_"), **known)
+
+    def on_result(self, result: Result, frames: Sequence[Frame]) -> None:
+        """An engine has answered."""
+        super().on_result(*_unwrapped(result, frames))
+
+
+def _unwrapped(result: Result, frames: Sequence[Frame]) -> tuple[Result, Sequence[Frame]]:
+    """Return a result as it is; that of an engine which failed in agreement as one of a call that failed."""
+    if result.status != "ok" or FAILED.encode() not in result.part.data:
+        return result, frames
+    answer = payload.load(payload.from_part(result.part, frames))
+    if type(answer) is not tuple or answer[0] != FAILED:
+        return result, frames
+    part, frames = payload.to_part([answer[1]])
+    return msgspec.structs.replace(result, status="error", part=part), frames
+
+
+class PullFlight(MPIFlight):
+    """A call whose first engine sends the values of all.
+
+    Others may say before the first one that they have succeeded; that is believed when their values are
+    here. So nobody who waits for one engine's value needs to know how it travels.
+    """
+
+    __slots__ = ("_crates", "_early")
+
+    def __init__(self, **known: Any) -> None:
+        super().__init__(**known)
+        self._early: list[tuple[Result, Sequence[Frame]]] | None = []
+        self._crates: list[tuple[Sequence[Any], Sequence[Any]]] = []
+
+    def on_result(self, result: Result, frames: Sequence[Frame]) -> None:
+        """An engine has answered."""
+        result, frames = _unwrapped(result, frames)
+        with LANDING:
+            early = self._early
+            if result.engine == self.targets[0]:
+                self._early = None
+            elif early is not None and result.status == "ok":
+                early.append((result, frames))
+                return
+            else:
+                early = None
+        super().on_result(result, frames)
+        for one in early or ():
+            super().on_result(*one)
+
+    def _read(self, seat: int) -> Any:
+        answer = super()._read(seat)
+        if type(answer) is Raised:
+            return answer
+        how, value = answer
+        if how == OWN:
+            return value
+        if how == ALL:
+            self._crates = value
+        elif not self._crates:
+            self.outcome(0)
+        if not self._crates:
+            return Raised(self._stranded(seat))
+        try:
+            head, bigs = self._crates[seat]
+            return payload.load(Crate(Head(*head), list(bigs)).unpack())
+        except Exception as error:  # noqa: BLE001 - unpickling runs the user's code, which may raise anything
+            return Raised(self._unreadable(seat, error))
+
+    def _stranded(self, seat: int) -> EngineError:
+        engine, first = self.targets[seat], self.targets[0]
+        return EngineError(
+            f"the value of {self.where(seat)} was to come by {self.where(0)}, which could not send it",
+            engine_id=engine,
+            cause=f"engine {first} could not send its value",
+        )
+
+
+class Reduction(AsyncResult):
+    """The result of a reduction: one value, however many engines have worked on it."""
+
+    def __init__(self, client: Any, flight: Flight, *, name: str, combine: Operator | None) -> None:
+        super().__init__(client, flight, name=name, single=False)
+        self._combine = combine
+
+    def assemble(self, values: list[Any]) -> Any:
+        """Return the one value; of calls that failed somewhere, what each engine says."""
+        if any(isinstance(value, BaseException) for value in values):
+            return values
+        return values[0] if self._combine is None else functools.reduce(self._combine, values)

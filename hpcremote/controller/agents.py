@@ -1,0 +1,269 @@
+"""Node agents: which there are, what they were asked, what they say about ranks that end. Pure.
+
+::
+
+    client ──Where──▶ ask() ──Look──▶ every agent ──Seen──▶ seen() ──Answer──▶ client
+    engine's connection ends ──▶ amended(): of an engine elsewhere, its agent knows more; wait a moment
+    agent's connection ends  ──▶ left(): engines of that node are told to see to a new one
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hpcremote.controller.events import Actions, Lost, Peer
+from hpcremote.controller.roster import Roster
+from hpcremote.wire import messages as m
+from hpcremote.wire.frames import Frame
+from hpcremote.wire.lastwords import SILENT
+
+#: How long agents have to answer, in seconds.
+PATIENCE = 5.0
+#: The same where a tool has to read the symbols of all libraries.
+NATIVE_PATIENCE = 15.0
+#: How long the end of an engine elsewhere waits for its agent to say how, in seconds.
+HOLD = 0.5
+#: A node's agent is started anew at most so many times within so many seconds.
+TRIES, WITHIN = 5, 60.0
+#: Of how many ranks the end may be known before their connection ends.
+_EARLY = 10_000
+
+
+@dataclass(slots=True)
+class Agent:
+    """A node agent, and the ranks that it watches."""
+
+    host: str
+    pid: int
+    uids: set[str] = field(default_factory=set)
+
+
+@dataclass(slots=True)
+class Wish:
+    """A client's question, until all agents have answered."""
+
+    number: int
+    client: Peer
+    request: int
+    until: float
+    rows: dict[str, dict[str, object]]  # by uid
+    waiting: dict[Peer, list[str]] = field(default_factory=dict)
+    unwatched: dict[str, str] = field(default_factory=dict)  # uid → host; their agents are being started
+    native: bool = False
+
+
+class Agents:
+    """All node agents.
+
+    Args:
+        roster: the engines.
+        actions: takes what has to be done.
+
+    Attributes:
+        handlers: what to do with an agent's messages.
+    """
+
+    def __init__(self, roster: Roster, actions: Actions) -> None:
+        self._roster = roster
+        self._actions = actions
+        self._agents: dict[Peer, Agent] = {}
+        self._by_uid: dict[str, Peer] = {}
+        self._states: dict[str, str] = {}
+        self._wishes: dict[int, Wish] = {}
+        self._asked = 0
+        self._held: dict[str, tuple[float, Lost]] = {}
+        self._early: dict[str, m.Exited] = {}
+        self._released: list[Lost] = []
+        self._starts: dict[str, deque[float]] = {}
+        self.handlers: dict[type[Any], Callable[..., None]] = {
+            m.Attend: self.attend,
+            m.Seen: self._seen,
+            m.Exited: self._exited,
+            m.Noticed: self._noticed,
+        }
+
+    @property
+    def busy(self) -> bool:
+        """Whether somebody waits for an agent, or for its deadline."""
+        return bool(self._wishes or self._held or self._released)
+
+    def __contains__(self, peer: Peer) -> bool:
+        return peer in self._agents
+
+    # ------------------------------------------------------------ coming and going
+
+    def attend(self, peer: Peer, attend: m.Attend, _frames: Sequence[Frame]) -> None:
+        """An agent says whom it watches."""
+        if attend.protocol != m.PROTOCOL:
+            self._actions.send(peer, m.Refused(f"this controller speaks protocol {m.PROTOCOL}"))
+            return
+        agent = self._agents.setdefault(peer, Agent(attend.host, attend.pid))
+        agent.uids.update(attend.uids)
+        self._by_uid.update(dict.fromkeys(attend.uids, peer))
+        for number, wish in self._wishes.items():
+            if awaited := [uid for uid in attend.uids if wish.unwatched.pop(uid, None) is not None]:
+                wish.waiting.setdefault(peer, []).extend(awaited)
+                self._actions.send(peer, m.Look(number, awaited, wish.native))
+
+    def left(self, peer: Peer, *, heal: bool) -> bool:
+        """Forget an agent; say whether *peer* was one. Its node gets another one if engines are there."""
+        agent = self._agents.pop(peer, None)
+        if agent is None:
+            return False
+        for uid in agent.uids:
+            if self._by_uid.get(uid) == peer:
+                del self._by_uid[uid]
+        for wish in list(self._wishes.values()):
+            self._miss(wish, peer, f"the node agent of {agent.host} (pid {agent.pid}) has just ended")
+        if heal:
+            self._start_anew(agent.host)
+        return True
+
+    def _start_anew(self, host: str) -> None:
+        orphans = [peer for peer, uid in self._roster.on_host(host).items() if uid not in self._by_uid]
+        if not orphans:
+            return
+        starts = self._starts.setdefault(host, deque(maxlen=TRIES))
+        now = self._actions.now
+        if len(starts) == TRIES and now - starts[0] < WITHIN:
+            text = f"the node agent of {host} ended {TRIES} times within {WITHIN:g} s: it is not started anew"
+            self._actions.log(text, complaint=True)
+            return
+        starts.append(now)
+        self._actions.log(f"{host} has engines and no node agent: an engine starts one")
+        for peer in orphans:  # whoever gets the lock; one alone may be stuck
+            self._actions.send(peer, m.Tend())
+
+    # ------------------------------------------------------------ where ranks are
+
+    def ask(self, client: Peer, where: m.Where, _frames: Sequence[Frame]) -> None:
+        """Have agents look at their ranks, and answer the client when they have."""
+        rows: dict[str, dict[str, object]] = {}
+        targets: dict[Peer, list[str]] = {}
+        unwatched: dict[str, str] = {}
+        wanted = set(where.targets)
+        for info in (info for info in self._roster.infos() if info.id in wanted):
+            rows[info.uid] = {"id": info.id, "rank": info.rank, "host": info.host, "text": "", "native": ""}
+            agent = self._by_uid.get(info.uid)
+            if agent is None:
+                unwatched[info.uid] = info.host
+            else:
+                targets.setdefault(agent, []).append(info.uid)
+        self._asked += 1
+        until = self._actions.now + (NATIVE_PATIENCE if where.native else PATIENCE)
+        wish = Wish(self._asked, client, where.request, until, rows, targets, unwatched, where.native)
+        self._wishes[self._asked] = wish
+        for peer, uids in targets.items():
+            self._actions.send(peer, m.Look(self._asked, uids, where.native))
+        for host in sorted(set(unwatched.values())):
+            self._start_anew(host)
+        self._settle(wish)
+
+    def _seen(self, peer: Peer, seen: m.Seen, _frames: Sequence[Frame]) -> None:
+        wish = self._wishes.get(seen.request)
+        if wish is None or peer not in wish.waiting:
+            return
+        for sight in seen.sights:
+            if row := wish.rows.get(sight.uid):
+                row.update(text=sight.text, state=sight.state, native=sight.native)
+        asked = wish.waiting[peer]
+        wish.waiting[peer] = [uid for uid in asked if "state" not in wish.rows[uid]]
+        if not wish.waiting[peer] or len(seen.sights) < len(asked):
+            self._miss(wish, peer, "not seen: it has just ended")
+
+    def _miss(self, wish: Wish, peer: Peer, why: str) -> None:
+        """An agent has said all that it will say."""
+        for uid in wish.waiting.pop(peer, ()):
+            wish.rows[uid].setdefault("state", why)
+        self._settle(wish)
+
+    def _settle(self, wish: Wish) -> None:
+        if wish.waiting or wish.unwatched or self._wishes.pop(wish.number, None) is None:
+            return
+        rows = {str(row.pop("id")): row for row in wish.rows.values()}
+        self._actions.send(wish.client, m.Answer(wish.request, json.dumps(rows)))
+
+    # ------------------------------------------------------------ signals
+
+    def signal(self, targets: Sequence[int], number: int) -> str:
+        """Have a signal sent to exactly these engines; return why that cannot be, or ""."""
+        chosen: dict[Peer, list[str]] = {}
+        for target in dict.fromkeys(targets):
+            engine = self._roster.engines.get(target)
+            if engine is None:
+                return f"there is no engine {target}"
+            peer = self._by_uid.get(engine.info.uid)
+            if peer is None:
+                return f"no node agent watches engine {target} on {engine.info.host}"
+            chosen.setdefault(peer, []).append(engine.info.uid)
+        for peer, uids in chosen.items():
+            self._actions.send(peer, m.Signal(uids, number))
+        return ""
+
+    # ------------------------------------------------------------ how ranks are, and end
+
+    def _noticed(self, peer: Peer, noticed: m.Noticed, _frames: Sequence[Frame]) -> None:
+        if noticed.uid not in self._agents[peer].uids:
+            return
+        said = {"T": "is stopped (SIGCONT lets it go on)", "D": "hangs in the kernel (a file system?)"}
+        for info in self._roster.infos():
+            if info.uid == noticed.uid:
+                self._actions.log(f"engine {info.id} {said.get(noticed.state, 'goes on')}")
+
+    def _exited(self, peer: Peer, exited: m.Exited, _frames: Sequence[Frame]) -> None:
+        agent = self._agents[peer]
+        if exited.uid not in agent.uids:
+            return
+        agent.uids.discard(exited.uid)
+        self._by_uid.pop(exited.uid, None)
+        held = self._held.pop(exited.uid, None)
+        if held is not None:
+            self._released.append(Lost(held[1].peer, exited.cause, exited.output))
+        elif self._roster.has(exited.uid) and len(self._early) < _EARLY:
+            self._early[exited.uid] = exited
+        elif exited.cause:
+            self._actions.log(f"{agent.host} says of a process that has ended: {exited.cause}")
+
+    def amended(self, lost: Lost, uid: str) -> Lost | None:
+        """Return the end of an engine with what its agent knows of it, or None: that comes in a moment."""
+        early = self._early.pop(uid, None)
+        if early is not None:
+            better = early.cause if lost.cause in ("", SILENT) else ""
+            return Lost(lost.peer, better or lost.cause, lost.output or early.output)
+        if lost.cause or uid not in self._by_uid:
+            return lost
+        self._held[uid] = (self._actions.now + HOLD, lost)
+        return None
+
+    # ------------------------------------------------------------ time
+
+    def due(self) -> float | None:
+        """Return when somebody has waited long enough, or None."""
+        times = [wish.until for wish in self._wishes.values()]
+        return min([*times, *(until for until, _ in self._held.values())], default=None)
+
+    def give_up(self) -> None:
+        """Answer for agents that do not."""
+        now = self._actions.now
+        for wish in [wish for wish in self._wishes.values() if now >= wish.until]:
+            for peer in list(wish.waiting):
+                agent = self._agents[peer]
+                why = f"the node agent of {agent.host} (pid {agent.pid}) did not answer in time"
+                self._miss(wish, peer, why)
+            for uid, host in wish.unwatched.items():
+                wish.rows[uid]["state"] = f"not seen: no node agent watches it on {host}"
+            wish.unwatched.clear()
+            self._settle(wish)
+        for uid, (until, lost) in list(self._held.items()):
+            if now >= until:
+                del self._held[uid]
+                self._released.append(lost)
+
+    def released(self) -> list[Lost]:
+        """Return the ends that have waited, to be taken in as they are."""
+        released, self._released = self._released, []
+        return released

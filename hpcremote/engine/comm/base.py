@@ -1,0 +1,138 @@
+"""What every interruptible communicator has: its family, its names, its broken and mended states."""
+
+from __future__ import annotations
+
+import weakref
+from collections import deque
+from threading import get_ident
+from time import time
+from typing import Any
+
+from mpi4py import MPI
+
+from hpcremote.engine.comm.watch import Entered, Watch
+
+#: So many of a communicator's last collectives are remembered.
+REMEMBERED = 32
+
+_waitany = MPI.Request.Waitany
+
+
+class Base(MPI.Intracomm):
+    """A communicator, a hidden duplicate of it for our own messages, and the watch on the main thread.
+
+    Attributes:
+        label: its name, the same on all its ranks.
+        trouble: why it cannot be used, or "".
+        steps: its last collectives.
+        family: the same object for a communicator and all that were made from it.
+    """
+
+    watch: Watch
+    hidden: MPI.Intracomm
+    label: str
+    trouble: str
+    steps: deque[Entered]
+    family: object
+    _index: int
+    _children: list[weakref.ref[Base]]
+
+    def set_up(self, watch: Watch, hidden: MPI.Intracomm, label: str) -> None:
+        """Complete what mpi4py made."""
+        self.watch, self.hidden, self.label = watch, hidden, label
+        self.trouble = ""
+        self.steps = deque(maxlen=REMEMBERED)
+        self.family = object()
+        self._index = 0
+        self._children = []
+        self.my_rank, self.my_size = self.Get_rank(), self.Get_size()
+
+    def adopt(self, child: Base) -> None:
+        """Remember that *child* was made from this one."""
+        child.family = self.family
+        self._children = [one for one in self._children if one() is not None]
+        self._children.append(weakref.ref(child))
+
+    def tear(self, why: str) -> None:
+        """It cannot be used any more, and neither can what was made from it."""
+        self.trouble = self.trouble or why
+        for reference in self._children:
+            if (child := reference()) is not None:
+                child.tear(f"it was made from {self.label}, which is broken: {why}")
+
+    def mend(self, fresh: MPI.Intracomm, hidden: MPI.Intracomm, why: str) -> None:
+        """Point this very object at a fresh communicator; what was made from the old one has had its time."""
+        repoint(self, fresh)
+        self.hidden, self.trouble, self._index = hidden, "", 0
+        self.steps.clear()
+        children, self._children = self._children, []
+        for reference in children:
+            if (child := reference()) is not None:
+                child.outdate(f"it was made from a communicator that was renewed {why}: make it again")
+
+    def outdate(self, why: str) -> None:
+        """It was made from one that is not any more."""
+        self.trouble = why
+        for reference in self._children:
+            if (child := reference()) is not None:
+                child.outdate(why)
+
+    # ------------------------------------------------------------ around every operation
+
+    def _begin(self, operation: str, root: int | None = None) -> None:
+        """Enter a collective."""
+        watch = self.watch
+        if watch.alarm is not None or self.trouble:
+            watch.refuse(self, operation, self._index + 1, root)
+        self._index = index = self._index + 1
+        watch.count += 1
+        watch.now = watch.latest = step = (self, operation, index, root, time())
+        self.steps.append(step)
+        if watch.family is not self.family:
+            watch.turn_to(self.family, step)
+
+    def enter(self, operation: str) -> None:
+        """Enter something that is not one of MPI's operations."""
+        self._point(operation, -1)
+
+    def _point(self, operation: str, peer: int) -> None:
+        """Enter a point-to-point operation."""
+        watch = self.watch
+        if watch.alarm is not None or self.trouble:
+            watch.refuse(self, operation, self._index, peer)
+        watch.count += 1
+        watch.now = watch.latest = step = (self, operation, self._index, peer, time())
+        if watch.family is not self.family:
+            watch.turn_to(self.family, step)
+
+    def _collective(self, operation: str, root: int | None, post: Any, *args: Any) -> None:
+        """Do a collective: *post* is its non-blocking form."""
+        watch = self.watch
+        # This is _begin() and watch.wait() without their calls: half of what it costs.
+        if watch.alarm is not None or self.trouble:
+            watch.refuse(self, operation, self._index + 1, root)
+        self._index = index = self._index + 1
+        watch.count += 1
+        watch.now = watch.latest = step = (self, operation, index, root, time())
+        self.steps.append(step)
+        if watch.family is not self.family:
+            watch.turn_to(self.family, step)
+        request = None
+        try:
+            request = post(self, *args)
+            if get_ident() != watch.waker or not watch.wake or _waitany((request, watch.wake)):
+                watch.wait_on(self, request)
+        except BaseException:
+            if request:  # a signal came before the wait: MPI goes on with its buffers
+                watch.leave_behind(self, [request])
+            raise
+        finally:
+            watch.now = None
+
+
+def repoint(comm: MPI.Intracomm, fresh: MPI.Intracomm) -> None:
+    """Write the handle of *fresh* into *comm*, wherever references to it are."""
+    import ctypes  # only after a failure
+
+    size = MPI._sizeof(MPI.Comm)  # noqa: SLF001 - mpi4py's documented door to handles
+    ctypes.memmove(MPI._addressof(comm), MPI._addressof(fresh), size)  # noqa: SLF001

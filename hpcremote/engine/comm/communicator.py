@@ -1,0 +1,59 @@
+"""The communicators that users get: mpi4py's, with blocking operations that can be left."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from mpi4py import MPI
+
+from hpcremote.engine.comm.collectives import Collectives
+from hpcremote.engine.comm.derive import Derive, plain
+from hpcremote.engine.comm.objects import Objects
+from hpcremote.engine.comm.points import Points
+from hpcremote.engine.comm.watch import Watch
+
+C = TypeVar("C", bound="Comm")
+
+
+class Comm(Points, Collectives, Objects, Derive):
+    """An ``MPI.Intracomm`` in whose blocking operations no rank is lost."""
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        if self.label == "COMM_WORLD":
+            return (comm_world, ())
+        return super().__reduce__()
+
+
+class Cart(Comm, MPI.Cartcomm):
+    """An ``MPI.Cartcomm``; its neighbourhood collectives are mpi4py's own."""
+
+    def Sub(self, remain_dims: Any) -> Any:  # noqa: N802 - mpi4py's name
+        """See mpi4py."""
+        return self._derive("Sub", lambda: self._plain().Sub(remain_dims))
+
+
+class Graph(Comm, MPI.Graphcomm):
+    """An ``MPI.Graphcomm``; its neighbourhood collectives are mpi4py's own."""
+
+
+class Distgraph(Comm, MPI.Distgraphcomm):
+    """An ``MPI.Distgraphcomm``; its neighbourhood collectives are mpi4py's own."""
+
+
+def dress(made: MPI.Intracomm, watch: Watch, hidden: MPI.Intracomm, label: str) -> Comm:
+    """Return *made* as one of ours."""
+    kinds: list[tuple[type[MPI.Intracomm], type[Comm]]] = [
+        (MPI.Cartcomm, Cart),
+        (MPI.Graphcomm, Graph),
+        (MPI.Distgraphcomm, Distgraph),
+    ]
+    made = plain(made)
+    kind = next((ours for theirs, ours in kinds if isinstance(made, theirs)), Comm)
+    comm = kind(made)
+    comm.set_up(watch, hidden, label)
+    return comm
+
+
+def comm_world() -> MPI.Intracomm:
+    """Return MPI.COMM_WORLD as it is bound here (for unpickling)."""
+    return MPI.COMM_WORLD

@@ -1,0 +1,280 @@
+"""Lowercase collectives (any object, pickled), over the hidden duplicate.
+
+An object goes in a *head* of fixed size with the length of its pickle; a pickle that does not fit goes in a
+second message of its own. So small objects take one operation of MPI's, and nobody has to probe. ::
+
+    head   [length: 8 bytes][the pickle, if it fits]     then, if it does not: the pickle
+
+Reductions follow the tree that mpi4py uses, so that even sums of floats are the same to the last bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from mpi4py import MPI
+
+from hpcremote.engine.comm.base import Base
+
+#: Size of a head, in bytes.
+HEAD = 256
+_ROOM = HEAD - 8
+_TAG = 1
+
+Operator = MPI.Op | Callable[[Any, Any], Any] | None
+
+
+def _pack(obj: Any) -> tuple[bytes, bytes]:
+    """Return head and rest."""
+    data = MPI.pickle.dumps(obj)
+    size = len(data)
+    if size <= _ROOM:
+        return (size.to_bytes(8, "little") + data).ljust(HEAD, b"\0"), b""
+    return size.to_bytes(8, "little").ljust(HEAD, b"\0"), data
+
+
+def _rest(head: memoryview | bytes | bytearray) -> int:
+    """Return the size of what follows a head, 0 for nothing."""
+    size = int.from_bytes(head[:8], "little")
+    return size if size > _ROOM else 0
+
+
+def _small(head: bytes | bytearray | memoryview) -> Any:
+    """Return the object that is in the head."""
+    return MPI.pickle.loads(memoryview(head)[8 : 8 + int.from_bytes(head[:8], "little")])
+
+
+def _unpack(head: bytes | bytearray | memoryview, rest: Any) -> Any:
+    return MPI.pickle.loads(rest) if rest else _small(head)
+
+
+class Objects(Base):
+    """Collectives on objects; arguments and results are mpi4py's."""
+
+    def bcast(self, obj: Any, root: int = 0) -> Any:
+        """See mpi4py."""
+        self._begin("bcast", root)
+        try:
+            return self._bcast(obj, root)
+        finally:
+            self.watch.leave()
+
+    def _bcast(self, obj: Any, root: int) -> Any:
+        head: bytes | bytearray
+        rest: bytes | MPI.buffer
+        mine = root == self.my_rank
+        head, rest = _pack(obj) if mine else (bytearray(HEAD), b"")
+        self.watch.wait(self, self.hidden.Ibcast(head, root))
+        if size := _rest(head):
+            rest = rest if mine else MPI.buffer.allocate(size)
+            self.watch.wait(self, self.hidden.Ibcast(rest, root))
+        return _unpack(head, rest)
+
+    def gather(self, sendobj: Any, root: int = 0) -> list[Any] | None:
+        """See mpi4py."""
+        self._begin("gather", root)
+        try:
+            return self._gather(sendobj, root)
+        finally:
+            self.watch.leave()
+
+    def _gather(self, obj: Any, root: int) -> list[Any] | None:
+        head, rest = _pack(obj)
+        if root != self.my_rank:
+            self.watch.wait(self, self.hidden.Igather(head, None, root))
+            if rest:
+                self.watch.wait(self, self.hidden.Isend(rest, root, _TAG))
+            return None
+        heads = bytearray(HEAD * self.my_size)
+        self.watch.wait(self, self.hidden.Igather(head, heads, root))
+        return self._unpack_all(heads, rest, [])
+
+    def _unpack_all(self, heads: bytearray, mine: bytes, sends: list[MPI.Request]) -> list[Any]:
+        """Return what the heads of all ranks and the rests that follow them mean."""
+        rests: list[Any] = [None] * self.my_size
+        rows = [memoryview(heads)[i * HEAD : (i + 1) * HEAD] for i in range(self.my_size)]
+        requests = list(sends)
+        for rank, row in enumerate(rows):
+            if rank == self.my_rank:
+                rests[rank] = mine
+            elif size := _rest(row):
+                rests[rank] = MPI.buffer.allocate(size)
+                requests.append(self.hidden.Irecv(rests[rank], rank, _TAG))
+        self.watch.wait_all(self, requests)
+        return [_unpack(row, rest) for row, rest in zip(rows, rests, strict=True)]
+
+    def _deal(self, objects: Sequence[Any] | None) -> tuple[bytes, list[bytes]]:
+        """Return the heads of one object for each rank, and their rests."""
+        items = [None] * self.my_size if objects is None else list(objects)
+        if len(items) != self.my_size:
+            raise ValueError(f"expecting {self.my_size} items, got {len(items)}")
+        packed = [_pack(item) for item in items]
+        return b"".join(head for head, _ in packed), [rest for _, rest in packed]
+
+    def _send_rests(self, rests: list[bytes]) -> list[MPI.Request]:
+        return [
+            self.hidden.Isend(rest, rank, _TAG)
+            for rank, rest in enumerate(rests)
+            if rest and rank != self.my_rank
+        ]
+
+    def scatter(self, sendobj: Sequence[Any] | None, root: int = 0) -> Any:
+        """See mpi4py."""
+        self._begin("scatter", root)
+        try:
+            head = bytearray(HEAD)
+            rest: bytes | MPI.buffer = b""
+            if root == self.my_rank:
+                heads, rests = self._deal(sendobj)
+                self.watch.wait(self, self.hidden.Iscatter(heads, head, root))
+                self.watch.wait_all(self, self._send_rests(rests))
+                rest = rests[root]
+            else:
+                self.watch.wait(self, self.hidden.Iscatter(None, head, root))
+                if size := _rest(head):
+                    rest = MPI.buffer.allocate(size)
+                    self.watch.wait(self, self.hidden.Irecv(rest, root, _TAG))
+            return _unpack(head, rest)
+        finally:
+            self.watch.leave()
+
+    def allgather(self, sendobj: Any) -> list[Any]:
+        """See mpi4py."""
+        self._begin("allgather")
+        try:
+            head, rest = _pack(sendobj)
+            heads = bytearray(HEAD * self.my_size)
+            self.watch.wait(self, self.hidden.Iallgather(head, heads))
+            rows = [memoryview(heads)[i * HEAD : (i + 1) * HEAD] for i in range(self.my_size)]
+            sizes = [_rest(row) for row in rows]
+            if not any(sizes):
+                return [_small(row) for row in rows]
+            everything: Any = MPI.buffer.allocate(sum(sizes))
+            request = self.hidden.Iallgatherv(rest, [everything, sizes, MPI.BYTE])
+            self.watch.wait(self, request)
+            values, start = [], 0
+            for row, size in zip(rows, sizes, strict=True):
+                values.append(_unpack(row, everything[start : start + size]))
+                start += size
+            return values
+        finally:
+            self.watch.leave()
+
+    def alltoall(self, sendobj: Sequence[Any]) -> list[Any]:
+        """See mpi4py."""
+        self._begin("alltoall")
+        try:
+            theirs, rests = self._deal(sendobj)
+            heads = bytearray(HEAD * self.my_size)
+            self.watch.wait(self, self.hidden.Ialltoall(theirs, heads))
+            return self._unpack_all(heads, rests[self.my_rank], self._send_rests(rests))
+        finally:
+            self.watch.leave()
+
+    # ------------------------------------------------------------ reductions
+
+    def reduce(self, sendobj: Any, op: Operator = MPI.SUM, root: int = 0) -> Any | None:
+        """See mpi4py."""
+        self._begin("reduce", root)
+        try:
+            if not 0 <= root < self.my_size:
+                raise MPI.Exception(MPI.ERR_ROOT)
+            result = self._fold(sendobj, MPI.SUM if op is None else op)
+            if root == 0:
+                return result
+            if self.my_rank == 0:
+                self._put(result, root)
+            return self._take(0) if self.my_rank == root else None
+        finally:
+            self.watch.leave()
+
+    def allreduce(self, sendobj: Any, op: Operator = MPI.SUM) -> Any:
+        """See mpi4py."""
+        self._begin("allreduce")
+        try:
+            return self._bcast(self._fold(sendobj, MPI.SUM if op is None else op), 0)
+        finally:
+            self.watch.leave()
+
+    def scan(self, sendobj: Any, op: Operator = MPI.SUM) -> Any:
+        """See mpi4py."""
+        self._begin("scan")
+        try:
+            return self._prefix(sendobj, MPI.SUM if op is None else op, inclusive=True)
+        finally:
+            self.watch.leave()
+
+    def exscan(self, sendobj: Any, op: Operator = MPI.SUM) -> Any:
+        """See mpi4py."""
+        self._begin("exscan")
+        try:
+            return self._prefix(sendobj, MPI.SUM if op is None else op, inclusive=False)
+        finally:
+            self.watch.leave()
+
+    def _fold(self, obj: Any, op: Callable[[Any, Any], Any]) -> Any:
+        """Reduce to rank 0 along a binomial tree, lower ranks on the left; None on the others."""
+        rank, step = self.my_rank, 1
+        own = True
+        while step < self.my_size:
+            if rank & step:
+                self._put(obj, rank - step)
+                return None
+            if rank + step < self.my_size:
+                # The operator may work in place: never on what the user passed.
+                obj, own = (_copy(obj) if own else obj), False
+                obj = op(obj, self._take(rank + step))
+            step *= 2
+        return _copy(obj) if own else obj
+
+    def _prefix(self, obj: Any, op: Callable[[Any, Any], Any], *, inclusive: bool) -> Any:
+        """Reduce over all lower ranks (None on rank 0), and this one if *inclusive*."""
+        group = _copy(obj)  # of the ranks that exchanged so far
+        result = _copy(obj) if inclusive else None
+        rank, step, nothing = self.my_rank, 1, not inclusive
+        while step < self.my_size:
+            peer = rank ^ step
+            if peer < self.my_size:
+                theirs = self._swap(group, peer)
+                if peer < rank:
+                    group = op(_copy(theirs), group)
+                    result = theirs if nothing else op(theirs, result)
+                    nothing = False
+                else:
+                    group = op(group, theirs)
+            step *= 2
+        return result
+
+    def _put(self, obj: Any, dest: int) -> None:
+        self.watch.wait_all(self, self._post(obj, dest))
+
+    def _post(self, obj: Any, dest: int) -> list[MPI.Request]:
+        head, rest = _pack(obj)
+        requests = [self.hidden.Isend(head, dest, _TAG)]
+        if rest:
+            requests.append(self.hidden.Isend(rest, dest, _TAG))
+        return requests
+
+    def _take(self, source: int) -> Any:
+        head = bytearray(HEAD)
+        rest: bytes | MPI.buffer = b""
+        self.watch.wait(self, self.hidden.Irecv(head, source, _TAG))
+        if size := _rest(head):
+            rest = MPI.buffer.allocate(size)
+            self.watch.wait(self, self.hidden.Irecv(rest, source, _TAG))
+        return _unpack(head, rest)
+
+    def _swap(self, obj: Any, peer: int) -> Any:
+        requests = self._post(obj, peer)
+        try:
+            theirs = self._take(peer)
+        except BaseException:
+            self.watch.leave_behind(self, requests)
+            raise
+        self.watch.wait_all(self, requests)
+        return theirs
+
+
+def _copy(obj: Any) -> Any:
+    return MPI.pickle.loads(MPI.pickle.dumps(obj))

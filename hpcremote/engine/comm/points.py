@@ -1,0 +1,212 @@
+"""Point-to-point operations, arrays and objects, and probes.
+
+Objects travel exactly as mpi4py sends them (one message, the pickle), so that ``isend`` and ``irecv``, which
+are mpi4py's own, meet ``recv`` and ``send``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+from mpi4py import MPI
+
+from hpcremote.engine.comm.base import Base
+
+_P = MPI.Intracomm
+#: Messages up to this size, in bytes, have come entirely when a probe finds them.
+EAGER = 1024
+ANY_SOURCE, ANY_TAG = MPI.ANY_SOURCE, MPI.ANY_TAG
+
+
+class Points(Base):
+    """Sends, receives and probes; arguments and results are mpi4py's."""
+
+    def _send(self, operation: str, post: Callable[..., MPI.Request], what: Any, dest: int, tag: int) -> None:
+        self._point(operation, dest)
+        try:
+            self.watch.wait(self, post(self, what, dest, tag))
+        finally:
+            self.watch.leave()
+
+    def Send(self, buf: Any, dest: int, tag: int = 0) -> None:  # noqa: N802 - mpi4py's names, here and below
+        """See mpi4py."""
+        self._send("Send", _P.Isend, buf, dest, tag)
+
+    def Ssend(self, buf: Any, dest: int, tag: int = 0) -> None:  # noqa: N802
+        """See mpi4py."""
+        self._send("Ssend", _P.Issend, buf, dest, tag)
+
+    def Rsend(self, buf: Any, dest: int, tag: int = 0) -> None:  # noqa: N802
+        """See mpi4py."""
+        self._send("Rsend", _P.Irsend, buf, dest, tag)
+
+    def send(self, obj: Any, dest: int, tag: int = 0) -> None:
+        """See mpi4py."""
+        self._send("send", _P.isend, obj, dest, tag)
+
+    def ssend(self, obj: Any, dest: int, tag: int = 0) -> None:
+        """See mpi4py."""
+        self._send("ssend", _P.issend, obj, dest, tag)
+
+    def Recv(  # noqa: N802
+        self, buf: Any, source: int = ANY_SOURCE, tag: int = ANY_TAG, status: MPI.Status | None = None
+    ) -> None:
+        """See mpi4py."""
+        self._point("Recv", source)
+        try:
+            self.watch.wait(self, _P.Irecv(self, buf, source, tag), status, cancel=True)
+        finally:
+            self.watch.leave()
+
+    def recv(
+        self, buf: Any = None, source: int = ANY_SOURCE, tag: int = ANY_TAG, status: MPI.Status | None = None
+    ) -> Any:
+        """See mpi4py."""
+        self._point("recv", source)
+        try:
+            return self._receive(buf, source, tag, status)
+        finally:
+            self.watch.leave()
+
+    def _receive(self, buf: Any, source: int, tag: int, status: MPI.Status | None) -> Any:
+        if source == MPI.PROC_NULL:
+            return _P.recv(self, buf, source, tag, status)
+        if buf is not None:
+            return self._receive_into(buf, source, tag, status)
+        status = MPI.Status() if status is None else status
+        message: MPI.Message = self.watch.poll(lambda: _P.Improbe(self, source, tag, status))  # type: ignore[assignment]
+        if not (size := status.Get_count(MPI.BYTE)):
+            message.Recv(None, status)
+            return None
+        data = MPI.buffer.allocate(size)
+        if size <= EAGER:
+            message.Recv(data, status)
+        else:
+            self.watch.wait(self, message.Irecv(data), status)
+        return MPI.pickle.loads(data)
+
+    def _receive_into(self, buf: Any, source: int, tag: int, status: MPI.Status | None) -> Any:
+        request = _P.irecv(self, buf, source, tag)
+        found: list[Any] = []
+
+        def ready() -> bool:
+            complete, value = request.test(status)
+            found.append(value)
+            return complete
+
+        try:
+            self.watch.poll(ready)
+        except BaseException:
+            request.Cancel()
+            request.Wait()
+            raise
+        return found[-1]
+
+    # ------------------------------------------------------------ both ways
+
+    def _both(self, send: MPI.Request, receive: MPI.Request, status: MPI.Status | None) -> None:
+        try:
+            self.watch.wait(self, receive, status, cancel=True)
+        except BaseException:
+            if not send.Test():
+                self.watch.leave_behind(self, [send])
+            raise
+        self.watch.wait(self, send)
+
+    def Sendrecv(  # noqa: N802 - mpi4py's signature
+        self,
+        sendbuf: Any,
+        dest: int,
+        sendtag: int = 0,
+        recvbuf: Any = None,
+        source: int = ANY_SOURCE,
+        recvtag: int = ANY_TAG,
+        status: MPI.Status | None = None,
+    ) -> None:
+        """See mpi4py."""
+        self._point("Sendrecv", source)
+        try:
+            receive = _P.Irecv(self, recvbuf, source, recvtag)
+            self._both(_P.Isend(self, sendbuf, dest, sendtag), receive, status)
+        finally:
+            self.watch.leave()
+
+    def Sendrecv_replace(  # noqa: N802 - mpi4py's signature
+        self,
+        buf: Any,
+        dest: int,
+        sendtag: int = 0,
+        source: int = ANY_SOURCE,
+        recvtag: int = ANY_TAG,
+        status: MPI.Status | None = None,
+    ) -> None:
+        """See mpi4py."""
+        self._point("Sendrecv_replace", source)
+        try:
+            request = _P.Isendrecv_replace(self, buf, dest, sendtag, source, recvtag)
+            self.watch.wait(self, request, status)
+        finally:
+            self.watch.leave()
+
+    def sendrecv(
+        self,
+        sendobj: Any,
+        dest: int,
+        sendtag: int = 0,
+        recvbuf: Any = None,
+        source: int = ANY_SOURCE,
+        recvtag: int = ANY_TAG,
+        status: MPI.Status | None = None,
+    ) -> Any:
+        """See mpi4py."""
+        self._point("sendrecv", source)
+        try:
+            send = _P.isend(self, sendobj, dest, sendtag)
+            try:
+                value = self._receive(recvbuf, source, recvtag, status)
+            except BaseException:
+                if not send.Test():
+                    self.watch.leave_behind(self, [send])
+                raise
+            self.watch.wait(self, send)
+            return value
+        finally:
+            self.watch.leave()
+
+    # ------------------------------------------------------------ probes
+
+    def _poll(self, operation: str, source: int, ready: Callable[[], Any]) -> Any:
+        self._point(operation, source)
+        try:
+            return self.watch.poll(ready)
+        finally:
+            self.watch.leave()
+
+    def Probe(  # noqa: N802
+        self, source: int = ANY_SOURCE, tag: int = ANY_TAG, status: MPI.Status | None = None
+    ) -> Literal[True]:
+        """See mpi4py."""
+        self._poll("Probe", source, lambda: _P.Iprobe(self, source, tag, status))
+        return True
+
+    def probe(
+        self, source: int = ANY_SOURCE, tag: int = ANY_TAG, status: MPI.Status | None = None
+    ) -> Literal[True]:
+        """See mpi4py."""
+        self._poll("probe", source, lambda: _P.iprobe(self, source, tag, status))
+        return True
+
+    def Mprobe(  # noqa: N802
+        self, source: int = ANY_SOURCE, tag: int = ANY_TAG, status: MPI.Status | None = None
+    ) -> MPI.Message:
+        """See mpi4py."""
+        message: MPI.Message = self._poll("Mprobe", source, lambda: _P.Improbe(self, source, tag, status))
+        return message
+
+    def mprobe(
+        self, source: int = ANY_SOURCE, tag: int = ANY_TAG, status: MPI.Status | None = None
+    ) -> MPI.Message:
+        """See mpi4py."""
+        message: MPI.Message = self._poll("mprobe", source, lambda: _P.improbe(self, source, tag, status))
+        return message

@@ -1,0 +1,357 @@
+"""The main thread's waits in MPI, and how another thread gets it out of them.
+
+A wait is ``Waitany([operation, wake])``, where *wake* is a receive on a private duplicate of COMM_SELF:
+MPI does the waiting, at MPI's speed and without the GIL, and a message to oneself ends it. ::
+
+    main thread          Waitany([Iallreduce, wake]) ... ──▶ Released
+    I/O thread           release(seq): alarm; Isend to self ──┘
+
+Where MPI is not thread safe enough (less than MPI_THREAD_MULTIPLE), in threads of the user's, and for what
+MPI has no request for (probes), the wait is a poll that first spins and then sleeps longer and longer.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import get_ident
+from time import perf_counter, sleep, time
+from typing import Any, NamedTuple, TypeVar
+
+from mpi4py import MPI
+
+from hpcremote.engine.comm.record import Trace, Waiting, at, place, place_of
+from hpcremote.errors import HPCRemoteError, Released
+
+T = TypeVar("T")
+
+#: A poll spins this long before it sleeps, in seconds, ...
+SPIN = 0.0002
+#: ... then for a sixteenth of the time that it has waited, but no longer than this.
+NAP = 0.001
+
+_waitany = MPI.Request.Waitany
+
+
+#: An operation that was entered: communicator, name, number, root, time.
+Entered = tuple[Any, str, int, int | None, float]
+
+
+class Alarm(NamedTuple):
+    """Why blocking operations have to be left."""
+
+    interrupt: bool  # or released
+    reason: str
+
+
+#: Nothing is wrong, but ``Watch.gate`` has to be called before anything else is said to other ranks.
+GATE = Alarm(False, "gate")
+#: Why a call is released that was on its way by communicators which had to be replaced.
+OVERTAKEN = "an earlier call failed, and its communicators had to be made anew"
+
+
+class Aside(NamedTuple):
+    """What the main thread was in when other work came between."""
+
+    seq: int
+    running: bool
+    alarm: Alarm | None
+    now: Entered | None
+
+
+class Watch:
+    """What the main thread is in, and whether it has to leave.
+
+    Attributes:
+        alarm: set by other threads, under the lock; read by the main thread without it.
+        now: the operation that the main thread is in.
+        first, latest: the first and the last operation of the running call.
+        family: of the communicator of that last operation.
+        families: of all communicators that the call has used.
+        gate: called where the alarm is ``GATE``, with whether an operation has begun; says whether
+            communicators that the call has used were made anew.
+        count: how many it has entered.
+        wake: the receive that ends a wait.
+        waker: the thread that waits in MPI with it; all others poll.
+    """
+
+    def __init__(self) -> None:
+        self.main = get_ident()
+        self.alarm: Alarm | None = None
+        self.now: Entered | None = None
+        self.first: Entered | None = None
+        self.latest: Entered | None = None
+        self.count = 0
+        self.broken: list[str] = []
+        self.family: object = None
+        self.families: list[object] = []
+        self.gate: Callable[[bool], bool] = lambda inside: False
+        self.seq = -1
+        self._aside: Aside | None = None
+        self.running = False
+        self._early: dict[int, str] = {}  # released before they began
+        self._lock = threading.Lock()
+        self._left_behind: list[Any] = []  # requests that MPI cannot cancel; they own their buffers
+        self._small: list[MPI.Request] = []
+        self._sending: list[MPI.Request] = []
+        self._threads = MPI.Query_thread() == MPI.THREAD_MULTIPLE
+        self._own = MPI.COMM_SELF.Dup()
+        self.wake = self._own.Irecv(bytearray(1), 0, 0)
+        self.waker = self.main if self._threads else 0  # the thread that may wait in MPI
+
+    # ------------------------------------------------------------ calls
+
+    def begin(self, seq: int, *, gate: bool = False) -> None:
+        """A call begins; *gate*: something has to be done before it may communicate."""
+        with self._lock:
+            self.seq, self.running, self.alarm, self.now = seq, True, GATE if gate else None, None
+            if self._early:
+                if (reason := self._early.pop(seq, None)) is not None:
+                    self.alarm = Alarm(False, reason)
+                self._early = {later: why for later, why in self._early.items() if later > seq}
+        self.count, self.first, self.family, self.families = 0, None, None, []
+
+    def end(self) -> Trace:
+        """The call is over; return what it did."""
+        with self._lock:
+            self.running, self.alarm, self.now = False, None, None
+        broken, self.broken = tuple(self.broken), []
+        if self.first is None or self.latest is None:
+            return Trace(0, "", "", 0.0, 0.0, broken)
+        return Trace(self.count, self.first[1], self.latest[1], self.first[4], self.latest[4], broken)
+
+    # ------------------------------------------------------------ other threads
+
+    def release(self, seq: int, reason: str) -> None:
+        """Let the main thread out of what it waits in during call *seq*, now or later."""
+        with self._lock:
+            if seq == self.seq and self.running:
+                self.alarm = Alarm(False, reason)
+                self._ring()
+            elif self._aside is not None and seq == self._aside.seq:
+                self._aside = self._aside._replace(alarm=Alarm(False, reason))
+            elif seq > (self.seq if self._aside is None else self._aside.seq):
+                self._early[seq] = reason
+
+    def set_gate(self, shut: bool) -> None:
+        """Before the running call communicates, or communicates on, something has to be done (or not)."""
+        with self._lock:
+            if self._aside is not None:
+                return  # it is being done
+            if shut and self.running and self.alarm is None:
+                self.alarm = GATE
+                self._ring()
+            elif not shut and self.alarm is GATE:
+                self.alarm = None
+
+    def ring(self) -> None:
+        """Make the main thread look, where it waits: a signal has come."""
+        with self._lock:
+            self._ring()
+
+    @contextmanager
+    def aside(self, seq: int) -> Iterator[None]:
+        """Do other work, number *seq*, on the main thread, which may be in the middle of a call."""
+        with self._lock:
+            self._aside = Aside(self.seq, self.running, self.alarm, self.now)
+            self.seq, self.running, self.alarm = seq, True, None
+        kept = self.count, self.first, self.latest, self.family, self.families
+        self.first, self.family, self.families = None, None, []
+        try:
+            yield
+        finally:
+            with self._lock:
+                self.seq, self.running, self.alarm, self.now = self._aside
+                if self.alarm is GATE:
+                    self.alarm = None
+                self._aside = None
+            self.count, self.first, self.latest, self.family, self.families = kept
+
+    def interrupt(self, seq: int) -> bool:
+        """Raise KeyboardInterrupt in the wait of call *seq*; say whether there is one."""
+        with self._lock:
+            if seq != self.seq or not self.running:
+                return False
+            inside = self.now is not None
+            if self.alarm is None:
+                self.alarm = Alarm(True, "")
+            self._ring()
+            return inside
+
+    def interrupted(self) -> None:
+        """The interrupt has come by another way (a signal): not twice, please."""
+        with self._lock:
+            if self.alarm is not None and self.alarm.interrupt:
+                self.alarm = None
+
+    def where(self) -> Waiting | None:
+        """Return the operation that the main thread is in."""
+        if (now := self.now) is None:
+            return None
+        comm, operation, number, root, since = now
+        return Waiting(operation, comm.label, number, root, since, *place_of(self.main))
+
+    def _ring(self) -> None:
+        if self._threads:
+            self._sending = [request for request in self._sending if not request.Test()]
+            self._sending.append(self._own.Isend(bytearray(1), 0, 0))
+
+    # ------------------------------------------------------------ the main thread
+
+    def wait(
+        self, comm: Any, request: MPI.Request, status: MPI.Status | None = None, *, cancel: bool = False
+    ) -> None:
+        """Wait until *request* is complete, or raise what the alarm says.
+
+        Args:
+            comm: its communicator, broken if the request has to be left behind.
+            request: what to wait for.
+            status: filled as MPI_Wait does.
+            cancel: the request can be cancelled (a receive).
+        """
+        # The alarm may have rung already, in an earlier wait of the same operation; and a signal may have
+        # come between the end of an earlier wait and the moment when the wake-up was set again.
+        if (
+            self.alarm is not None
+            or get_ident() != self.waker
+            or not self.wake
+            or _waitany((request, self.wake), status)
+        ):
+            self.wait_on(comm, request, status, cancel=cancel)
+
+    def wait_on(
+        self, comm: Any, request: MPI.Request, status: MPI.Status | None = None, *, cancel: bool = False
+    ) -> None:
+        """Go on with ``wait()`` after the wake-up came, or in a thread that cannot have one."""
+        if get_ident() != self.waker:
+            self._wait_here(comm, request, status, cancel)
+            return
+        while True:
+            if not self.wake or self.wake.Test():
+                self.wake = self._own.Irecv(bytearray(1), 0, 0)
+            if self.alarm is not None:
+                if request.Test(status):
+                    return
+                if self.alarm is not GATE:
+                    self._leave(comm, request, status, cancel)
+                    return
+                if self.gate(True):
+                    self._left_behind.append(request)
+                    raise self.overtaken()
+            if not _waitany((request, self.wake), status):
+                return
+
+    def wait_all(self, comm: Any, requests: list[MPI.Request]) -> None:
+        """Wait until all are complete; all are left behind together."""
+        try:
+            for request in requests:
+                self.wait(comm, request)
+        except BaseException:
+            self.leave_behind(comm, requests)
+            raise
+
+    def poll(self, ready: Callable[[], T]) -> T:
+        """Call *ready* until it returns something true, and return that, or raise what the alarm says."""
+        began = perf_counter()
+        while not (found := ready()):
+            if self.alarm is GATE and get_ident() == self.main:
+                if self.gate(True):
+                    raise self.overtaken()
+            elif self.alarm is not None and self.alarm is not GATE:
+                raise self.verdict()
+            if (waited := perf_counter() - began) > SPIN:
+                sleep(min(waited / 16, NAP))
+        return found
+
+    def idle(self, over: Callable[[], bool]) -> None:
+        """Wait at the gate until ``over()``, or raise what the alarm says."""
+        while not over():
+            if self.alarm is not None and self.alarm is not GATE:
+                raise self.verdict()
+            sleep(NAP)
+
+    def _wait_here(self, comm: Any, request: MPI.Request, status: MPI.Status | None, cancel: bool) -> None:
+        began = perf_counter()
+        while not request.Test(status):
+            if self.alarm is GATE and get_ident() == self.main:
+                if self.gate(True):
+                    self._left_behind.append(request)
+                    raise self.overtaken()
+            elif self.alarm is not None and self.alarm is not GATE:
+                self._leave(comm, request, status, cancel)
+                return
+            if (waited := perf_counter() - began) > SPIN:
+                sleep(min(waited / 16, NAP))
+
+    def _leave(self, comm: Any, request: MPI.Request, status: MPI.Status | None, cancel: bool) -> None:
+        if cancel:
+            status = MPI.Status() if status is None else status
+            request.Cancel()
+            request.Wait(status)
+            if not status.Is_cancelled():
+                return  # it was complete
+        else:
+            self.leave_behind(comm, [request])
+        raise self.verdict()
+
+    def leave_behind(self, comm: Any, requests: list[MPI.Request]) -> None:
+        """Keep requests that nobody waits for any more: MPI may still write to their buffers."""
+        self._left_behind += [one for one in requests if all(one is not other for other in self._left_behind)]
+        operation = self.now[1] if self.now else "an operation"
+        comm.tear(f"this rank had to leave {operation} on it in call {self.seq}")
+        if comm.label not in self.broken:
+            self.broken.append(comm.label)
+
+    def keep(self, request: MPI.Request) -> None:
+        """Keep a small send of our own until it is complete."""
+        self._small = [one for one in self._small if not one.Test()]
+        self._small.append(request)
+
+    def verdict(self, also: str = "") -> BaseException:
+        """Return what to raise instead of waiting on."""
+        alarm = self.alarm or Alarm(False, also)
+        operation = self.now[1] if self.now else "comm()"
+        if alarm.interrupt:
+            self.alarm = None
+            return KeyboardInterrupt(f"in {operation}")
+        filename, lineno = place(sys._getframe())  # noqa: SLF001 - nothing else tells the user's line
+        reason = alarm.reason or also
+        return Released(
+            f"released from {operation}{at(filename, lineno)}" + (f": {reason}" if reason else ""),
+            operation=operation,
+            filename=filename,
+            lineno=lineno,
+        )
+
+    def overtaken(self) -> BaseException:
+        """Return what to raise in a call whose communicators were made anew under it."""
+        self.alarm = self.alarm if self.alarm not in (None, GATE) else Alarm(False, OVERTAKEN)
+        return self.verdict()
+
+    def turn_to(self, family: object, step: Entered) -> None:
+        """The call uses another communicator than before."""
+        if self.first is None:
+            self.first = step
+        self.family = family
+        if all(family is not known for known in self.families):
+            self.families.append(family)
+
+    def leave(self) -> None:
+        """The main thread is out of its operation again."""
+        self.now = None
+
+    def refuse(self, comm: Any, operation: str, index: int, root: int | None) -> None:
+        """Raise why an operation cannot be entered; or do first what has to be done."""
+        self.now = (comm, operation, index, root, time())
+        try:
+            if self.alarm is GATE and get_ident() == self.main and self.gate(False):
+                raise self.overtaken()
+            if self.alarm is not None and self.alarm is not GATE:
+                raise self.verdict()
+            if not comm.trouble:
+                return
+            raise HPCRemoteError(f"{operation}: {comm.label} cannot be used: {comm.trouble}")
+        finally:
+            self.now = None

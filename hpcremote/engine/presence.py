@@ -1,0 +1,55 @@
+"""An engine lets itself be watched: it says who it is, and its stack can be had at any time.
+
+The stack is written by faulthandler from within the C signal handler. That works while C code holds the
+GIL, which is when it is wanted, and touches nothing but this thread's own frames.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import logging
+import os
+import threading
+
+from hpcremote.connection import Connection
+from hpcremote.errors import ConfigError
+from hpcremote.net.nodes import STACKS_SIGNAL, Node, this_rank
+
+_log = logging.getLogger("hpcremote.engine")
+
+
+class Presence:
+    """This process on its node, from construction to :meth:`close`. Without it the engine works as well.
+
+    Attributes:
+        words: the folder for what the engine leaves behind.
+    """
+
+    def __init__(self, connection: Connection, uid: str) -> None:
+        self._uid = uid
+        self._node = Node(connection)
+        self.words = self._node.words()
+        self._rank = this_rank(uid, self.words)
+        path = self._rank.file("stacks")
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        # For the rest of the process: without a handler, a signal that comes late would end it.
+        faulthandler.register(STACKS_SIGNAL, self._file, all_threads=False, chain=False)
+
+    def tend(self) -> None:
+        """Be watched: see to it that there is an agent."""
+        try:
+            self._node.announce(self._rank)
+            self._node.ensure()
+        except (OSError, ConfigError) as error:
+            _log.warning("there is no node agent for this engine: %s", error)
+
+    def tend_soon(self) -> None:
+        """Do so in a thread of its own: whoever reads the connection has to go on."""
+        threading.Thread(target=self.tend, name="hpcremote-tend", daemon=True).start()
+
+    def close(self) -> None:
+        """Be watched no more."""
+        with contextlib.suppress(OSError):
+            self._rank.file("stacks").unlink(missing_ok=True)
+            self._node.withdraw(self._uid)

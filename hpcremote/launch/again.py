@@ -1,0 +1,141 @@
+"""An engine set of a running cluster is ended and started again, in its controller's process.
+
+::
+
+    record ──▶ end the old processes ──▶ plan as at the first time ──▶ start ──▶ record
+                                                                        │
+                              the set registers (somebody else's news) ◀┘ ──▶ record
+
+The cluster's lock is held while processes come and go, not while the engines start: who stops the cluster
+meanwhile finds everything by the mark.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable
+
+from hpcremote import files
+from hpcremote.errors import LaunchError
+from hpcremote.launch import catalog, job, memory, process, record
+from hpcremote.launch.job import REPLACES
+from hpcremote.launch.process import Process
+from hpcremote.profile import Profile
+
+#: Seconds that engines have to end when they were asked, and then between SIGTERM and SIGKILL: those that
+#: are restarted are stuck, as a rule.
+_POLITE, _FIRM = 1.0, 1.0
+#: Seconds to wait for somebody else who starts or stops the cluster.
+_PATIENCE = 5.0
+_LOOK_AGAIN = 0.05
+#: A mark that nothing carries: of engines that are sets of one, only the one that is meant is to end.
+_NOBODY = "-"
+
+
+class Again:
+    """Restarts engine sets of one cluster.
+
+    Args:
+        profile: the cluster's, with what was overridden.
+        cluster_id: its name.
+    """
+
+    def __init__(self, profile: Profile, cluster_id: str) -> None:
+        self._profile = profile
+        self._folder = files.cluster_dir(profile.name, cluster_id)
+        self._given_up = threading.Event()
+        self._busy = threading.Lock()
+
+    def give_up(self) -> None:
+        """The cluster ends: nothing is started any more. Return when nothing is under way."""
+        self._given_up.set()
+        with self._busy:
+            pass
+
+    def __call__(
+        self, set_id: str, mark: str, size: int, pids: Iterable[int], timeout: float, there: threading.Event
+    ) -> None:
+        """End what is left of a set and start it again; return when *there* is set.
+
+        Args:
+            set_id: the set.
+            mark: what its processes carry.
+            size: how many engines it has.
+            pids: its engines on this machine, as far as they live.
+            timeout: seconds for all of it.
+            there: is set when the new engines have registered.
+
+        Raises:
+            LaunchError: it cannot be ended, or it does not start; then nothing new is left running.
+        """
+        deadline = time.monotonic() + timeout
+        begun = self._start(set_id, mark, size, pids)
+        try:
+            self._await(begun, there, deadline, timeout)
+        except LaunchError:
+            each = begun.plan.launcher.ranks == "each"
+            with self._busy:
+                process.end(begun.processes, _NOBODY if each else mark, (), polite=0.0, firm=_FIRM)
+            raise
+        self._write_memory(mark)
+
+    def _start(self, set_id: str, mark: str, size: int, pids: Iterable[int]) -> job.Job:
+        with self._busy, record.locked(self._folder, _PATIENCE):
+            found = record.read(self._folder)
+            self._check(found, mark)
+            assert found is not None  # noqa: S101 - it would not have passed
+            launcher = catalog.load(self._profile.launcher)
+            each = launcher.ranks == "each"
+            old = _chosen(found, set(pids)) if each else found.engines
+            process.wait_gone(old, (), _POLITE)
+            process.end(old, _NOBODY if each else mark, (), polite=0.0, firm=_FIRM)
+            if not each:
+                memory.remove(found.memory)
+            self._check(found, mark)  # that took a while
+            plan = job.plan(
+                launcher, self._profile, size, self._words(), mark, cwd=found.cwd, more={REPLACES: set_id}
+            )
+            begun = job.Job(plan, record.log_folder(self._folder) / "engines.log")
+            for child in begun.children:
+                threading.Thread(target=child.wait, name="reaper", daemon=True).start()
+            kept = [one for one in found.engines if one not in old and one.alive()]
+            found.changed(engines=(*kept, *begun.processes))
+            return begun
+
+    def _check(self, found: record.Record | None, mark: str) -> None:
+        if self._given_up.is_set():
+            raise LaunchError("the cluster is ending")
+        if found is None or found.mark != mark:
+            raise LaunchError(
+                "these engines were not started together with this controller (there is no record of them): "
+                "start them again as they were started"
+            )
+        if found.state != "running":
+            raise LaunchError(f"{found.name} is {found.state}: try again when it runs")
+
+    def _words(self) -> list[str]:
+        return [job.python_of(self._profile), *job.engine_words(self._profile, self._folder)]
+
+    def _await(self, begun: job.Job, there: threading.Event, deadline: float, timeout: float) -> None:
+        while not there.wait(_LOOK_AGAIN):
+            if self._given_up.is_set():
+                raise LaunchError("the cluster is ending")
+            what = begun.ended()
+            if not what and time.monotonic() > deadline:
+                what = f"the engines did not register within {timeout:g} s"
+            if what:
+                meaning = begun.meaning()
+                said = f"{what}: {meaning}" if meaning else what
+                raise LaunchError(f"{said}\n{job.quote(begun.log)}".rstrip())
+
+    def _write_memory(self, mark: str) -> None:
+        """Write down the shared memory that the new engines' MPI library has made."""
+        with self._busy, record.locked(self._folder, _PATIENCE):
+            found = record.read(self._folder)
+            if found is not None and found.mark == mark and found.state == "running":
+                found.changed(memory=memory.mapped(process.marked(mark)))
+
+
+def _chosen(found: record.Record, pids: set[int]) -> tuple[Process, ...]:
+    return tuple(one for one in found.engines if one.pid in pids)

@@ -1,0 +1,196 @@
+"""What the controller makes of node agents, without a socket."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from hpcremote.controller.agents import HOLD, PATIENCE, TRIES
+from hpcremote.controller.events import Arrived, Log, Lost, Opened, Send, Tick
+from hpcremote.controller.machine import Controller
+from hpcremote.wire import messages as m
+from hpcremote.wire.lastwords import SILENT
+
+
+class Bench:
+    """A controller with two engines and a client."""
+
+    def __init__(self) -> None:
+        self.machine = Controller("test", "0", "here", 1)
+        self.now = 0.0
+        self.sent: list[tuple[object, m.AnyMessage]] = []
+        self.log: list[str] = []
+        for rank in (1, 0):
+            self.feed(Opened(f"e{rank}", "engine", False))
+            self.say(f"e{rank}", m.Join(f"uid{rank}", "set", rank, m.PROTOCOL, "0"))
+        members = [m.Member(f"uid{rank}", rank, "node", 10 + rank, mpi="M") for rank in (0, 1)]
+        self.say("e0", m.Register("set", 2, members))
+        self.feed(Opened("c", "client", True))
+        self.say("c", m.Hello("uidc", m.PROTOCOL, "0", "here", 2, "3.11"))
+
+    def feed(self, event: object) -> None:
+        for action in self.machine.handle(event, self.now):  # type: ignore[arg-type]
+            if isinstance(action, Send):
+                self.sent.append((action.peer, action.message))
+            elif isinstance(action, Log):
+                self.log.append(action.text)
+
+    def say(self, peer: str, message: m.AnyMessage) -> None:
+        self.feed(Arrived(peer, message, ()))
+
+    def agent(self, name: str = "a", uids: tuple[str, ...] = ("uid0", "uid1")) -> None:
+        self.feed(Opened(name, "engine", False))
+        self.say(name, m.Attend("node", 9, m.PROTOCOL, list(uids)))
+
+    def got(self, peer: str, kind: type) -> list[m.AnyMessage]:
+        return [message for to, message in self.sent if to == peer and isinstance(message, kind)]
+
+    def answer(self) -> dict[str, dict[str, object]]:
+        (answer,) = self.got("c", m.Answer)
+        return json.loads(answer.data)  # type: ignore[no-any-return]
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass up to the deadline that the machine has named, if it is within *seconds*."""
+        due = self.machine.deadline()
+        assert due is not None
+        assert due <= self.now + seconds
+        self.now = due
+        self.feed(Tick())
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+def test_all_agents_answer(bench):
+    bench.agent("a", ("uid0",))
+    bench.agent("b", ("uid1",))
+    bench.say("c", m.Where(7, [0, 1], True))
+    (look,) = bench.got("a", m.Look)
+    assert look == m.Look(1, ["uid0"], True)
+    bench.say("a", m.Seen(1, [m.Sight("uid0", "Stack", "sleeping", "#0")]))
+    assert bench.got("c", m.Answer) == []
+    bench.say("b", m.Seen(1, [m.Sight("uid1", "Other", "running")]))
+    row = {"rank": 0, "host": "node", "text": "Stack", "native": "#0", "state": "sleeping"}
+    assert bench.answer() == {
+        "0": row,
+        "1": {**row, "rank": 1, "text": "Other", "native": "", "state": "running"},
+    }
+    assert bench.machine.deadline() is None
+
+
+def test_only_those_that_are_asked_for(bench):
+    bench.agent()
+    bench.say("c", m.Where(7, [1, 5]))
+    assert bench.got("a", m.Look) == [m.Look(1, ["uid1"], False)]
+    bench.say("a", m.Seen(1, []))
+    assert bench.answer()["1"]["state"] == "not seen: it has just ended"
+
+
+def test_an_agent_that_does_not_answer_is_named(bench):
+    bench.agent()
+    bench.say("c", m.Where(7, [0]))
+    bench.wait(PATIENCE)
+    assert bench.answer()["0"]["state"] == "the node agent of node (pid 9) did not answer in time"
+    bench.say("a", m.Seen(1, [m.Sight("uid0", "late")]))
+    assert len(bench.got("c", m.Answer)) == 1
+
+
+def test_engines_without_an_agent_get_one_and_are_seen(bench):
+    bench.say("c", m.Where(7, [0, 1]))
+    assert bench.got("e0", m.Tend) == bench.got("e1", m.Tend) == [m.Tend()]
+    bench.agent()
+    assert bench.got("a", m.Look) == [m.Look(1, ["uid0", "uid1"], False)]
+    bench.say("a", m.Seen(1, [m.Sight("uid0", "x"), m.Sight("uid1", "y")]))
+    assert [row["text"] for row in bench.answer().values()] == ["x", "y"]
+
+
+def test_engines_that_get_no_agent_are_said_to(bench):
+    bench.say("c", m.Where(7, [0]))
+    bench.wait(PATIENCE)
+    assert bench.answer()["0"]["state"] == "not seen: no node agent watches it on node"
+
+
+def test_an_agent_that_ends_is_replaced_but_not_for_ever(bench):
+    for name in "abcdefghij":
+        bench.agent(name)
+        bench.feed(Lost(name))
+    assert len(bench.got("e0", m.Tend)) == TRIES
+    assert "ended 5 times within 60 s: it is not started anew" in bench.log[-1]
+
+
+def test_an_agent_that_ends_while_it_looks(bench):
+    bench.agent()
+    bench.say("c", m.Where(7, [0]))
+    bench.feed(Lost("a"))
+    assert bench.answer()["0"]["state"] == "the node agent of node (pid 9) has just ended"
+
+
+def test_when_all_ends_no_agent_is_started(bench):
+    bench.agent()
+    bench.machine.end("enough", bench.now)
+    bench.feed(Lost("a"))
+    assert bench.got("e0", m.Tend) == []
+
+
+def test_the_end_of_an_engine_elsewhere_waits_for_its_cause(bench):
+    bench.agent()
+    bench.feed(Lost("e1"))
+    assert bench.got("c", m.Engines) == []
+    bench.say("a", m.Exited("uid1", "killed by SIGBUS", "last words"))
+    (change,) = bench.got("c", m.Engines)
+    assert change.went == [m.Gone(1, "uid1", "killed by SIGBUS", "last words")]
+
+
+def test_it_waits_no_longer_than_a_moment(bench):
+    bench.agent()
+    bench.feed(Lost("e1"))
+    bench.wait(HOLD)
+    (change,) = bench.got("c", m.Engines)
+    assert change.went[0].cause.startswith("its connection was lost")
+
+
+@pytest.mark.parametrize(
+    ("found", "cause"), [("", "no memory left"), (SILENT, "no memory left"), ("os._exit(3)", "os._exit(3)")]
+)
+def test_a_cause_that_came_first_counts_where_there_is_no_better(bench, found, cause):
+    bench.agent()
+    bench.say("a", m.Exited("uid1", "no memory left"))
+    bench.feed(Lost("e1", found))
+    (change,) = bench.got("c", m.Engines)
+    assert change.went[0].cause == cause
+
+
+def test_signals_go_to_the_agent_of_the_engine(bench):
+    bench.agent("a", ("uid0",))
+    bench.say("c", m.Kill(8, [0], 10))
+    assert bench.got("a", m.Signal) == [m.Signal(["uid0"], 10)]
+    bench.say("c", m.Kill(9, [0, 1], 10))
+    bench.say("c", m.Kill(10, [5], 10))
+    assert [answer.error for answer in bench.got("c", m.Answer)] == [
+        "",
+        "no node agent watches engine 1 on node",
+        "there is no engine 5",
+    ]
+    assert len(bench.got("a", m.Signal)) == 1
+
+
+def test_what_agents_may_not(bench):
+    bench.agent("a", ("uid0",))
+    bench.say("a", m.Exited("uid1", "a lie"))
+    bench.say("a", m.Stop("a client asked for it"))
+    assert "may not send Stop" in bench.log[-1]
+    assert bench.machine.roster.has("uid1")
+    bench.feed(Opened("x", "client", False))
+    bench.say("x", m.Attend("node", 9, m.PROTOCOL, ["uid0"]))
+    bench.say("x", m.Seen(1, []))
+    assert "x" not in bench.machine.agents
+
+
+def test_a_rank_that_is_stopped_is_in_the_log(bench):
+    bench.agent()
+    bench.say("a", m.Noticed("uid1", "T"))
+    bench.say("a", m.Noticed("uid1", ""))
+    assert bench.log[-2:] == ["engine 1 is stopped (SIGCONT lets it go on)", "engine 1 goes on"]

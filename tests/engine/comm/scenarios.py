@@ -1,0 +1,398 @@
+"""What the ranks do in the tests beside: ``mpiexec -n 3 python scenarios.py NAME``; each says "NAME ok"."""
+
+from __future__ import annotations
+
+import faulthandler
+import gc
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from mpi4py import MPI
+
+from hpcremote.engine.comm import current, world
+from hpcremote.engine.comm.world import World
+from hpcremote.errors import HPCRemoteError, Released
+
+PLAIN = MPI.COMM_WORLD
+RANK, SIZE = PLAIN.rank, PLAIN.size
+ALL = tuple(range(SIZE))
+
+
+def line_of(function: Callable[..., Any]) -> int:
+    """The line of a one-line function's body."""
+    return function.__code__.co_firstlineno
+
+
+def raises(kind: type[BaseException], work: Callable[[], Any]) -> BaseException:
+    try:
+        work()
+    except kind as error:
+        return error
+    raise AssertionError(f"rank {RANK}: no {kind.__name__}")
+
+
+def later(work: Callable[[], Any], seconds: float = 0.1) -> threading.Timer:
+    """The I/O thread, which hears of a failure while the main thread waits."""
+    timer = threading.Timer(seconds, work)
+    timer.start()
+    return timer
+
+
+def blocked(w: World, after: int = 0) -> None:
+    """Return when the main thread is, or was, in the operation after so many (called in another thread)."""
+    while w.where() is None and w._watch.count == after:
+        time.sleep(0.001)
+
+
+WAITS: dict[str, Callable[[Any], Any]] = {
+    "Barrier": lambda c: c.Barrier(),
+    "Allreduce": lambda c: c.Allreduce(np.ones(9), np.empty(9)),
+    "Allgather": lambda c: c.Allgather(np.ones(2), np.empty(2 * SIZE)),
+    "Alltoall": lambda c: c.Alltoall(np.ones(SIZE), np.empty(SIZE)),
+    "Reduce_scatter_block": lambda c: c.Reduce_scatter_block(np.ones(SIZE), np.empty(1)),
+    "barrier": lambda c: c.barrier(),
+    "allreduce": lambda c: c.allreduce(1),
+    "allgather": lambda c: c.allgather([1] * 1000),
+    "alltoall": lambda c: c.alltoall(["x" * 1000] * SIZE),
+    "Recv": lambda c: c.Recv(np.empty(3), source=1, tag=5),
+    "recv": lambda c: c.recv(source=1),
+    "Ssend": lambda c: c.Ssend(np.ones(3), 1),
+    "Send": lambda c: c.Send(np.ones(1 << 20), 1),
+    "send": lambda c: c.send(np.ones(1 << 20), 1),
+    "Sendrecv": lambda c: c.Sendrecv(np.ones(1 << 20), 1, recvbuf=np.empty(1), source=1),
+    "sendrecv": lambda c: c.sendrecv("x", 1, source=1),
+    "Probe": lambda c: c.Probe(source=1),
+    "probe": lambda c: c.probe(source=1),
+    "Mprobe": lambda c: c.Mprobe(source=1),
+    "mprobe": lambda c: c.mprobe(source=1),
+    "Dup": lambda c: c.Dup(),
+    "Split": lambda c: c.Split(0, 0),
+    "Create_cart": lambda c: c.Create_cart([SIZE]),
+}
+
+
+def released() -> None:
+    """Rank 1 fails before each kind of wait; the others come out, and the kept COMM_WORLD works again."""
+    w = World(PLAIN.Dup(), replace=True)
+    kept = MPI.COMM_WORLD
+    assert kept is not PLAIN
+    for number, (name, work) in enumerate(WAITS.items()):
+        seq = 10 * number
+        w.begin(seq, ALL)
+        thread = threading.Thread(target=lambda: (blocked(w), w.release(seq, "rank 1 failed")))  # noqa: B023
+        if RANK != 1:
+            thread.start()
+            error = raises(Released, lambda: work(kept))  # noqa: B023
+            assert isinstance(error, Released)
+            assert (error.operation, error.filename, error.lineno) == (name, __file__, line_of(work)), error
+            assert str(error).startswith(f"released from {name} at scenarios.py:{error.lineno}"), error
+            thread.join()  # where members agree, another rank's release may have come first
+            assert isinstance(raises(Released, kept.Barrier), Released), "the call stays released"
+        trace = w.end()
+        assert trace.operations == (RANK != 1), trace
+        w.renew(seq + 1, ALL)
+        w.begin(seq + 2, ALL)
+        assert kept.allreduce(RANK) == sum(ALL)
+        total = np.empty(4)
+        kept.Allreduce(np.ones(4), total)
+        assert total.tolist() == [SIZE] * 4
+        assert w.comm().bcast("x" * 1000 if RANK == 0 else None) == "x" * 1000
+        w.end()
+
+
+def many_failures() -> None:
+    """One failure after the other, the failing rank going round, the release before the call as well."""
+    w = World(PLAIN.Dup(), replace=True)
+    for seq in range(0, 200, 2):
+        bad = (seq // 2) % SIZE
+        if bad != RANK and seq % 4:
+            w.release(seq, "early")
+        w.begin(seq, ALL)
+        if bad != RANK:
+            timer = later(lambda: w.release(seq), 0.003)  # noqa: B023
+            raises(Released, lambda: MPI.COMM_WORLD.allreduce(1))
+            timer.join()
+        w.end()
+        w.renew(seq + 1, ALL)
+        assert MPI.COMM_WORLD.allreduce(1) == SIZE
+
+
+def late_release() -> None:
+    """A release that comes after its call, or wakes nobody, does no harm to the next call."""
+    w = World(PLAIN.Dup(), replace=True)
+    for seq in range(300):
+        w.begin(seq, ALL)
+        if seq % 3 == 0:
+            w.release(seq - 1)
+        assert MPI.COMM_WORLD.allreduce(1) == SIZE
+        w.end()
+        w.release(seq)
+    w.begin(1000, ALL)
+    MPI.COMM_WORLD.Barrier()
+    w.release(1000)  # between two operations
+    raises(Released, MPI.COMM_WORLD.Barrier)
+    w.end()
+
+
+def interrupted() -> None:
+    """KeyboardInterrupt, once, in the wait; the receive is cancelled and loses nothing."""
+    w = World(PLAIN.Dup(), replace=True)
+    comm = MPI.COMM_WORLD
+    w.begin(1, ALL)
+    assert not w.interrupt(7)
+    answers: list[bool] = []
+    if RANK == 0:
+        thread = threading.Thread(target=lambda: (blocked(w), answers.append(w.interrupt(1))))
+        thread.start()
+        raises(KeyboardInterrupt, lambda: comm.Recv(np.empty(1), source=1))
+        thread.join()
+        assert answers == [True]
+    comm.Barrier()
+    data = np.array([5.0 * RANK])
+    if RANK == 1:
+        comm.Send(data, 0)
+    if RANK == 0:
+        comm.Recv(data, source=1)
+        assert data[0] == 5.0
+        assert w.interrupt(1) is False
+        raises(KeyboardInterrupt, comm.Barrier)
+        w.interrupt(1)
+        w.interrupted()
+    comm.Barrier()
+    w.end()
+
+
+def where() -> None:
+    """What a rank waits in can be asked from another thread, and what it did before."""
+    w = World(PLAIN.Dup(), replace=True)
+    comm = MPI.COMM_WORLD
+    w.begin(3, ALL)
+    comm.Barrier()
+    comm.bcast(1, root=1)
+    found: list[Any] = []
+    thread = threading.Thread(target=lambda: (blocked(w, 2), found.append(w.where()), w.release(3)))
+    if RANK == 0:
+        thread.start()
+        before = time.time()
+        wait = WAITS["Allreduce"]
+        raises(Released, lambda: wait(comm))
+        thread.join()
+        (waiting,) = found
+        assert waiting[:4] == ("Allreduce", "COMM_WORLD", 3, None)
+        assert before <= waiting.since <= time.time()
+        assert (waiting.filename, waiting.lineno) == (__file__, line_of(wait))
+        steps = [tuple(step) for step in w.steps()["COMM_WORLD"]]
+        assert steps == [(1, "Barrier", None), (2, "bcast", 1), (3, "Allreduce", None)]
+        trace = w.end()
+        assert (trace.operations, trace.first, trace.last) == (3, "Barrier", "Allreduce")
+        assert trace.entered <= trace.last_entered
+        assert trace.broken == ("COMM_WORLD",)
+    else:
+        assert w.end().broken == ()
+    assert w.where() is None
+
+
+def subsets() -> None:
+    """comm() is over exactly the ranks of the call, in its order, the same object every time."""
+    w = World(PLAIN.Dup(), replace=True)
+    seen: dict[Any, Any] = {}
+    tuples = [ALL, ALL[::-1], (1,), (2, 0), (0, 2), (1, 2), ALL[1:] + ALL[:1]] * 2
+    for seq, ranks in enumerate(tuples):
+        if RANK not in ranks:
+            continue
+        w.begin(seq, ranks)
+        for interruptible in (True, False):
+            comm = w.comm(interruptible)
+            assert comm.size == len(ranks)
+            assert comm.rank == ranks.index(RANK)
+            assert comm.allgather(RANK) == list(ranks)
+            assert comm.allreduce(str(RANK)) == "".join(map(str, ranks))
+            assert seen.setdefault((ranks, interruptible), comm) is comm
+            assert (type(comm) is MPI.Intracomm) is not interruptible
+            assert comm is not MPI.COMM_WORLD
+        w.end()
+    raises(HPCRemoteError, w.comm)
+    w.begin(99, ALL)
+    assert current.comm() is w.comm()
+    w.end()
+
+
+def creation_race() -> None:
+    """A rank that fails before comm(), or is released while it waits there, leaves nobody stuck."""
+    w = World(PLAIN.Dup(), replace=True)
+    ranks = ALL[::-1]
+    for round_ in range(2 * SIZE):
+        seq, bad = 10 * round_, round_ % SIZE
+        w.begin(seq, ranks)
+        if bad != RANK:
+            timer = later(lambda: w.release(seq), 0.05 + 0.02 * RANK * (round_ >= SIZE))  # noqa: B023
+            raises(Released, w.comm)
+            timer.join()
+        w.end()
+        w.renew(seq + 1, ranks)
+    w.begin(5000, ranks)
+    assert w.comm().allgather(RANK) == list(ranks)
+    w.end()
+    # Released just when all have come: either all make it or none, and the next call is well.
+    for round_ in range(40):
+        order = tuple(np.random.default_rng(round_).permutation(SIZE).tolist())
+        w.begin(6000 + 2 * round_, order)
+        soon = 0.0003 if round_ % SIZE == RANK else 0.05
+        timer = later(lambda: w.release(6000 + 2 * round_), soon)  # noqa: B023
+        if round_ % SIZE == RANK and round_ % 2:
+            timer.join()
+        try:
+            w.comm()
+            made = True
+        except Released:
+            made = False
+        timer.join()
+        w.end()
+        agreed = PLAIN.allgather(made)
+        assert len(set(agreed)) == 1 or agreed[round_ % SIZE] is False, agreed
+        w.renew(6001 + 2 * round_, order)
+
+
+def renewed() -> None:
+    """What the user derived from a broken communicator says so; comm() of other ranks is untouched."""
+    w = World(PLAIN.Dup(), replace=True)
+    w.begin(1, ALL)
+    half = MPI.COMM_WORLD.Split(RANK % 2, 0)
+    quarter = half.Dup()
+    inner = w.comm().Dup()
+    assert half.allreduce(1) == len(ALL[RANK % 2 :: 2])
+    w.end()
+    pair = (1, 0)
+    if RANK in pair:
+        w.begin(2, pair)
+        kept_pair = w.comm()
+        w.end()
+    w.renew(3, ALL)
+    for old in (half, quarter, inner):
+        error = raises(HPCRemoteError, lambda: old.allreduce(1))  # noqa: B023
+        assert "made from a communicator that was renewed before call 3: make it again" in str(error), error
+    assert MPI.COMM_WORLD.Split(RANK % 2, 0).allreduce(1) == len(ALL[RANK % 2 :: 2])
+    if RANK in pair:
+        w.begin(4, pair)
+        assert w.comm() is kept_pair
+        assert kept_pair.allreduce(1) == 2
+        w.end()
+
+
+def one_broken() -> None:
+    """A communicator that broke on one rank only is renewed on all of its ranks."""
+    w = World(PLAIN.Dup(), replace=False)
+    assert MPI.COMM_WORLD is PLAIN
+    pair = (0, 1)
+    kept = None
+    if RANK in pair:
+        w.begin(1, pair)
+        kept = w.comm()
+        if RANK == 0:
+            later(lambda: w.release(1))
+            raises(Released, kept.Barrier)
+            raises(Released, kept.Barrier)
+        w.end()
+    if RANK == 0:
+        assert kept is not None
+        assert "this rank had to leave Barrier on it" in str(raises(HPCRemoteError, kept.Barrier))
+    w.renew(2, ALL)
+    if kept is not None:
+        w.begin(3, pair)
+        assert kept.allreduce(1) == 2
+        w.end()
+
+
+def derived() -> None:
+    """What is made from an interruptible communicator is mpi4py's kind, and interruptible."""
+    w = World(PLAIN.Dup(), replace=True)
+    comm = MPI.COMM_WORLD
+    w.begin(1, ALL)
+    made = {
+        "Dup": comm.Dup(),
+        "Clone": comm.Clone(),
+        "Split": comm.Split(0, -RANK),
+        "Split_type": comm.Split_type(MPI.COMM_TYPE_SHARED),
+        "Create": comm.Create(comm.Get_group()),
+        "Create_group": comm.Create_group(comm.Get_group()),
+        "Create_cart": comm.Create_cart([SIZE], [True]),
+    }
+    for name, one in made.items():
+        assert one.allreduce(1) == SIZE, name
+        assert name in one.label
+    assert made["Split"].rank == SIZE - 1 - RANK
+    cart = made["Create_cart"]
+    assert isinstance(cart, MPI.Cartcomm)
+    assert cart.Shift(0, 1) == ((RANK - 1) % SIZE, (RANK + 1) % SIZE)
+    assert cart.Sub([True]).allreduce(1) == SIZE
+    assert comm.Split(MPI.UNDEFINED if RANK else 0, 0) == MPI.COMM_NULL or RANK == 0
+    only = comm.Get_group().Incl([0, 2])
+    if RANK in (0, 2):
+        assert comm.Create_group(only).allreduce(RANK) == 2
+    for one in made.values():
+        one.Free()
+    w.end()
+
+
+def limit() -> None:
+    """There is a limit to communicators, and it is said on all ranks alike."""
+    world.LIMIT = 1 if RANK == 0 else 100
+    w = World(PLAIN.Dup(), replace=False)
+    w.begin(1, ALL[::-1])
+    assert "one more than" in str(raises(HPCRemoteError, w.comm))
+    w.end()
+
+
+def kept_buffers() -> None:
+    """Operations that were left keep their buffers; MPI_Finalize returns."""
+    w = World(PLAIN.Dup(), replace=True)
+    for seq in range(20):
+        w.begin(seq * 2, ALL)
+        if RANK == 0:
+            later(lambda: w.release(seq * 2), 0.01)  # noqa: B023
+            raises(Released, lambda: MPI.COMM_WORLD.Bcast(np.empty(1 << 18), root=1))
+            gc.collect()
+        w.end()
+        w.renew(seq * 2 + 1, ALL)
+    assert MPI.COMM_WORLD.allreduce(1) == SIZE
+
+
+def threads() -> None:
+    """Other threads of the user's may communicate too (they poll)."""
+    w = World(PLAIN.Dup(), replace=True)
+    w.begin(1, ALL)
+    mine, theirs = MPI.COMM_WORLD, MPI.COMM_WORLD.Dup()
+    sums: list[int] = []
+    thread = threading.Thread(target=lambda: sums.extend(theirs.allreduce(1) for _ in range(50)))
+    thread.start()
+    for _ in range(50):
+        assert mine.allreduce(2) == 2 * SIZE
+    thread.join()
+    assert sums == [SIZE] * 50
+    w.end()
+
+
+def no_threads() -> None:
+    """Where MPI is less thread safe, waits poll, and are left all the same."""
+    MPI.Query_thread = lambda: MPI.THREAD_SERIALIZED  # type: ignore[assignment]
+    many_failures()
+    late_release()
+
+
+if __name__ == "__main__":
+    name = sys.argv[1]
+    faulthandler.dump_traceback_later(60)
+    try:
+        {key: value for key, value in globals().items() if callable(value)}[name]()
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
+        PLAIN.Abort(1)
+    faulthandler.cancel_dump_traceback_later()
+    os.write(1, f"{name} ok\n".encode())

@@ -1,0 +1,72 @@
+"""Waits in MPI can be left, and the communicators work again: on real ranks."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import hpcremote
+
+HERE = Path(__file__).parent
+ROOT = Path(hpcremote.__file__).parents[1]
+#: Open MPI wants to be told that root and few cores are no accident.
+MANNERS = {
+    "OMPI_ALLOW_RUN_AS_ROOT": "1",
+    "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+    "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
+    "OMPI_MCA_rmaps_base_oversubscribe": "1",
+}
+pytestmark = pytest.mark.mpi
+
+
+@pytest.fixture
+def ranks() -> Callable[[str, int], None]:
+    beside = Path(sys.executable).with_name("mpiexec")
+    mpiexec = str(beside) if beside.exists() else shutil.which("mpiexec")
+    if mpiexec is None:
+        pytest.skip("there is no mpiexec")
+
+    def run(scenario: str, n: int, script: str = "scenarios.py") -> None:
+        env = {**os.environ, **MANNERS, "PYTHONPATH": str(ROOT)}
+        command = ["timeout", "-k", "5", "90", mpiexec, "-n", str(n), sys.executable, HERE / script, scenario]
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=110)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert done.stdout.count(f"{scenario} ok") == n, done.stdout + done.stderr
+
+    return run
+
+
+@pytest.mark.openmpi
+@pytest.mark.parametrize("scenario", ["released", "subsets", "creation_race", "renewed", "derived"])
+def test_essentials(ranks: Callable[..., None], scenario: str) -> None:
+    ranks(scenario, 3)
+
+
+@pytest.mark.parametrize(
+    "scenario",
+    ["late_release", "interrupted", "where", "one_broken", "limit", "kept_buffers", "threads"],
+)
+def test_details(ranks: Callable[..., None], scenario: str) -> None:
+    ranks(scenario, 3)
+
+
+@pytest.mark.openmpi
+@pytest.mark.parametrize("n", [2, 4])
+def test_failure_after_failure(ranks: Callable[..., None], n: int) -> None:
+    ranks("many_failures", n)
+
+
+def test_without_thread_support(ranks: Callable[..., None]) -> None:
+    ranks("no_threads", 2)
+
+
+@pytest.mark.openmpi
+@pytest.mark.parametrize("n", [1, 2, 3, 4])
+def test_results_are_those_of_plain_mpi4py(ranks: Callable[..., None], n: int) -> None:
+    ranks("equal", n, "equal.py")

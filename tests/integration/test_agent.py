@@ -1,0 +1,182 @@
+"""The node agent for real: stacks of ranks that hang, signals to one of them, its own life and death."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from hpcremote import files
+from hpcremote.client.stacks import Stacks
+from tests.integration.support import Running, command, eventually, has_ended
+
+pytestmark = pytest.mark.mpi
+
+
+@pytest.fixture(scope="module")
+def mpi3(session_home: Path) -> Iterator[Running]:
+    with Running(n=3, profile="mpi") as running:
+        yield running
+
+
+def folder(running: Running) -> Path:
+    return files.runtime_dir() / running.rc.link.connection.cluster_uid[:16]
+
+
+def agents(running: Running) -> list[psutil.Process]:
+    return [one for one in running.processes() if "agent" in one.cmdline() and not has_ended(one)]
+
+
+def only_agent(running: Running) -> psutil.Process:
+    assert len(running.rc[:].stacks()) == len(running.rc)  # one is there when they have been seen
+    (agent,) = agents(running)
+    return agent
+
+
+def wait_in_c(gate):
+    """Wait in C code that holds the GIL, until somebody opens *gate* for writing."""
+    import ctypes
+    import os
+
+    libc = ctypes.PyDLL(None)
+    libc.close(libc.open(os.fsencode(gate), os.O_RDONLY))
+    return "through"
+
+
+def wait_in_python(gate):
+    with open(gate) as file:
+        return file.read()
+
+
+def open_gate(gate: Path) -> None:
+    with open(gate, "w"):
+        pass
+
+
+def until(look: Callable[[], Stacks], *functions: str) -> Stacks:
+    """Look until these functions are on the stacks; that a call has begun is announced by nothing else."""
+    seen: list[Stacks] = []
+
+    def there() -> bool:
+        seen.append(look())
+        found = {frame.function for stack in seen[-1].by_engine.values() for frame in stack.frames}
+        return found >= set(functions)
+
+    eventually(there, why=f"{functions} were not seen")
+    return seen[-1]
+
+
+@pytest.fixture
+def gates(tmp_path: Path) -> list[Path]:
+    made = [tmp_path / "one", tmp_path / "two"]
+    for gate in made:
+        os.mkfifo(gate)
+    return made
+
+
+def test_a_rank_that_holds_the_gil_shows_where_it_is(mpi3, gates):
+    rc = mpi3.rc
+    stuck = rc[1].apply_async(wait_in_c, str(gates[0]))
+    seen = until(rc[:].stacks, "wait_in_c")
+    line = seen[1].frames[-1].line
+    assert seen[1].frames[-1].file == __file__
+    head, *tree = str(seen).splitlines()
+    assert head == f"rank 1 in wait_in_c() at test_agent.py:{line}; ranks 0,2 waiting for work"
+    assert tree[-1].split() == ["1", "wait_in_c()", f"{__file__}:{line}"]
+    assert list(rc[1].stacks().by_engine) == [1]
+    open_gate(gates[0])
+    assert stuck.get(20) == "through"
+
+
+def test_ranks_in_different_functions_are_merged(mpi3, gates):
+    rc = mpi3.rc
+    first = rc[1].apply_async(wait_in_c, str(gates[0]))
+    others = [rc[i].apply_async(wait_in_python, str(gates[1])) for i in (0, 2)]
+    seen = until(rc[:].stacks, "wait_in_c", "wait_in_python")
+    while seen[0] != seen[2]:
+        seen = rc[:].stacks()
+    python, c = seen[0].frames[-1], seen[1].frames[-1]
+    assert str(seen).splitlines()[0] == (
+        f"ranks 0,2 in {python.call} at {python.place}; rank 1 in {c.call} at {c.place}"
+    )
+    assert repr(seen) == f"<Stacks: {str(seen).splitlines()[0]}>"
+    said = command("stacks", "-p", "mpi", "-c", mpi3.cluster.cluster_id)
+    assert (said.returncode, said.stdout.rstrip()) == (0, str(seen))
+    open_gate(gates[0])
+    assert first.get(20) == "through"
+    for result in others:
+        eventually(lambda result=result: _let_through(gates[1], result))
+
+
+def _let_through(gate: Path, result) -> bool:
+    with contextlib.suppress(OSError):  # nobody is there any more, or not yet
+        os.close(os.open(gate, os.O_WRONLY | os.O_NONBLOCK))
+    return bool(result.ready())
+
+
+def test_a_signal_reaches_one_rank_and_no_other(mpi3):
+    rc, view = mpi3.rc, mpi3.rc[:]
+    code = """
+import signal
+got = []
+signal.signal(signal.SIGUSR1, lambda number, frame: got.append(number))
+"""
+    view.execute(code, block=True)
+    rc[2].send_signal(signal.SIGUSR1)
+    eventually(lambda: rc[2]["got"] == [signal.SIGUSR1])
+    assert view["got"] == [[], [], [signal.SIGUSR1]]
+    view.execute("signal.signal(signal.SIGUSR1, signal.SIG_DFL)", block=True)
+
+
+def test_a_stopped_rank_is_said_to_be(mpi3):
+    rc = mpi3.rc
+    rc[1].send_signal(signal.SIGSTOP)
+    eventually(lambda: mpi3.engines[1].status() == psutil.STATUS_STOPPED)
+    try:
+        assert str(rc[1].stacks()) == f"rank 1 {rc[1].stacks().state[1]}"
+        assert rc[1].stacks().state[1].startswith("stopped by a signal (T)")
+    finally:
+        rc[1].send_signal(signal.SIGCONT)
+    assert rc[1].apply_sync(abs, -3) == 3
+
+
+def test_the_agent_costs_little(mpi3):
+    agent = only_agent(mpi3)
+    assert agent.memory_full_info().uss < 20 << 20
+    assert agent.num_threads() == 1
+    loaded = {Path(each.path).name for each in agent.memory_maps()}
+    assert not [name for name in loaded if "libmpi" in name or "numpy" in name]
+
+
+def test_an_agent_that_is_killed_has_a_successor(mpi3):
+    before = only_agent(mpi3)
+    before.kill()
+    eventually(lambda: has_ended(before))
+    assert str(mpi3.rc[:].stacks()) == "ranks 0-2 waiting for work"
+    (after,) = agents(mpi3)
+    assert after != before
+
+
+def test_only_one_agent_watches_a_node(mpi3):
+    only_agent(mpi3)
+    engine_file = mpi3.client_file().with_name("engine.json")
+    said = command("agent", "--file", str(engine_file))
+    assert said.returncode == 5
+    assert "an agent watches the ranks of this node already" in said.stderr
+
+
+def test_the_agent_ends_after_its_ranks(start):
+    running = start(n=2, profile="mpi")
+    agent, place = only_agent(running), folder(running)
+    assert (place / "bell").is_socket()
+    ranks = list(running.engines.values())
+    running.rc.shutdown()
+    eventually(lambda: all(map(has_ended, ranks)), why="the ranks did not end")
+    took = eventually(lambda: has_ended(agent), 5.0, "the agent did not end")
+    assert took < 1.0
+    assert not place.exists()

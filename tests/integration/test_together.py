@@ -1,0 +1,295 @@
+"""Calls and collectives together: a rank that fails is seen at once, and nobody stays stuck."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import hpcremote
+from hpcremote import CollectiveError, CompositeError, RemoteError, TaskAborted
+from tests.integration.support import PATIENCE, Running, eventually
+
+pytestmark = pytest.mark.mpi
+
+
+def total(x: int) -> Any:
+    import hpcremote
+
+    return hpcremote.comm().allreduce(x)
+
+
+def world_total(x: int) -> Any:
+    from mpi4py import MPI
+
+    return MPI.COMM_WORLD.allreduce(x)
+
+
+def fail_on(rank: int, how: str) -> Any:
+    """Raise on one rank; the others are in an operation of the communicator meanwhile."""
+    import numpy
+    from mpi4py import MPI
+
+    import hpcremote
+
+    comm = MPI.COMM_WORLD if how.startswith("world ") else hpcremote.comm()
+    if comm.rank == rank:
+        raise ValueError(f"rank {rank} has had enough")
+    buffer = numpy.zeros(200_000)
+    operations = {
+        "allreduce": lambda: comm.allreduce(1),
+        "Allreduce": lambda: comm.Allreduce(MPI.IN_PLACE, buffer),
+        "bcast": lambda: comm.bcast(None, root=rank),
+        "Bcast": lambda: comm.Bcast(buffer, root=rank),
+        "Barrier": comm.Barrier,
+        "recv": lambda: comm.recv(source=rank),
+        "Recv": lambda: comm.Recv(buffer, source=rank),
+        "Send": lambda: comm.Send(buffer, dest=rank),
+    }
+    return operations[how.removeprefix("world ")]()
+
+
+@pytest.fixture
+def view(mpi4: Running) -> Iterator[Any]:
+    view = mpi4.rc[:]
+    view.grace = 0.2
+    before = view.apply_sync(os.getpid)
+    yield view
+    # Whatever a test did: same processes, and every rank is at work.
+    assert view.apply_sync(os.getpid) == before
+    assert view.apply_sync(total, 1) == [4] * 4
+    assert view.apply_sync(world_total, 2) == [8] * 4
+
+
+OPERATIONS = ["allreduce", "Allreduce", "bcast", "Bcast", "Barrier", "recv", "Recv", "Send"]
+
+
+@pytest.mark.parametrize("how", [*OPERATIONS, *(f"world {name}" for name in OPERATIONS)])
+def test_ranks_that_wait_for_one_that_failed_are_released(view: Any, how: str) -> None:
+    view["kept"] = 41
+    with pytest.raises(CollectiveError) as caught:
+        view.apply_async(fail_on, 1, how).get(timeout=PATIENCE)
+    error = caught.value
+    operation = how.removeprefix("world ")
+    assert list(error.failed) == [1]
+    assert isinstance(error.failed[1].__cause__, ValueError)
+    assert set(error.released) == {0, 2, 3}
+    for where in error.released.values():
+        assert where.startswith(f"{operation} at {__file__}:")
+    assert "engine 1        failed: ValueError(rank 1 has had enough)" in str(error)
+    assert f"engines 0, 2-3  released from {operation} at" in str(error)
+    assert view["kept"] == [41] * 4
+
+
+def test_the_error_is_there_while_others_still_wait(mpi4: Running, caplog: pytest.LogCaptureFixture) -> None:
+    view = mpi4.rc[:]
+    view.grace = math.inf
+    began = time.monotonic()
+    result = view.apply_async(fail_on, 2, "allreduce")
+    eventually(lambda: result.failures)
+    assert time.monotonic() - began < PATIENCE
+    assert "rank 2 has had enough" in str(result.failures[2])
+    assert not result.ready()
+    with caplog.at_level(logging.WARNING, "hpcremote.client"), pytest.raises(TimeoutError):
+        result.get(timeout=1)
+    assert "fail_on has failed on engine 2, while engines 0-1, 3 go on" in caplog.text
+    result.abort()
+    with pytest.raises(CompositeError, match="KeyboardInterrupt"):
+        result.get(timeout=PATIENCE)
+    assert view.apply_sync(total, 1) == [4] * 4
+
+
+def test_who_computes_is_left_alone(view: Any) -> None:
+    def compute() -> str:
+        import time
+
+        import hpcremote
+
+        if hpcremote.comm().rank == 0:
+            raise ValueError("early")
+        time.sleep(1.0)
+        return "done"
+
+    with pytest.raises(CompositeError) as caught:
+        view.apply_async(compute).get(timeout=PATIENCE)
+    assert not isinstance(caught.value, CollectiveError)
+    result = view.apply_async(compute)
+    assert result.get(timeout=PATIENCE, return_exceptions=True)[1:] == ["done"] * 3
+
+
+def test_calls_that_wait_behind_a_failed_one_are_right(view: Any) -> None:
+    failing = [view.apply_async(fail_on, rank, "world allreduce") for rank in (0, 3)]
+    behind = [view.apply_async(world_total, 1), view.apply_async(total, 10)]
+    for result in failing:
+        with pytest.raises(CollectiveError):
+            result.get(timeout=PATIENCE)
+    assert [result.get(timeout=PATIENCE) for result in behind] == [[4] * 4, [40] * 4]
+
+
+def test_a_message_that_nobody_took_meets_no_later_call(view: Any) -> None:
+    def leave_one(mode: str) -> Any:
+        from mpi4py import MPI
+
+        world = MPI.COMM_WORLD
+        if mode == "leave" and world.rank == 0:
+            world.send("stale", dest=1, tag=7)
+        if mode == "leave" and world.rank == 1:
+            raise ValueError("did not take it")
+        if mode == "take":
+            if world.rank == 0:
+                world.send("fresh", dest=1, tag=7)
+            if world.rank == 1:
+                return world.recv(source=0, tag=7)
+        return None
+
+    with pytest.raises(CompositeError):
+        view.apply_async(leave_one, "leave").get(timeout=PATIENCE)
+    assert view.apply_sync(leave_one, "take")[1] == "fresh"
+
+
+def test_kept_references_work_after_a_failure(view: Any) -> None:
+    view.execute(
+        "from mpi4py import MPI; kept = MPI.COMM_WORLD; from mpi4py.MPI import COMM_WORLD as other"
+    ).get()
+    with pytest.raises(CollectiveError):
+        view.apply_async(fail_on, 1, "world Barrier").get(timeout=PATIENCE)
+    view.execute("sums = kept.allreduce(1), other.allreduce(2)").get(timeout=PATIENCE)
+    assert view["sums"] == [(4, 8)] * 4
+
+
+@pytest.mark.parametrize("ids", [[2, 0], [3, 1, 2], [1], [3, 2, 1, 0]])
+def test_a_communicator_over_exactly_the_engines_of_the_call(mpi4: Running, ids: list[int]) -> None:
+    def who() -> Any:
+        from mpi4py import MPI
+
+        import hpcremote
+
+        comm = hpcremote.comm()
+        return comm.rank, comm.size, comm.allgather(MPI.COMM_WORLD.rank), comm is hpcremote.comm()
+
+    assert mpi4.rc[ids].apply_sync(who) == [(place, len(ids), ids, True) for place in range(len(ids))]
+
+
+def test_a_failure_on_some_engines_does_not_disturb_the_others(view: Any, mpi4: Running) -> None:
+    def long_sum() -> Any:
+        import time
+
+        import hpcremote
+
+        time.sleep(0.6)
+        return hpcremote.comm().allreduce(1)
+
+    other = mpi4.rc[[2, 3]].apply_async(long_sum)
+    pair = mpi4.rc[[0, 1]]
+    pair.grace = 0.1
+    with pytest.raises(CollectiveError):
+        pair.apply_async(fail_on, 1, "allreduce").get(timeout=PATIENCE)
+    assert pair.apply_sync(total, 5) == [10, 10]
+    assert other.get(timeout=PATIENCE) == [2, 2]
+
+
+def test_comm_in_executed_code(view: Any) -> None:
+    view.execute("import hpcremote\nranks = hpcremote.comm().allgather(hpcremote.comm().rank)").get()
+    assert view["ranks"] == [[0, 1, 2, 3]] * 4
+
+
+# ---------------------------------------------------------------- ending calls
+
+
+def wait_for_nobody() -> Any:
+    from mpi4py import MPI
+
+    MPI.COMM_WORLD.recv(source=MPI.COMM_WORLD.rank)
+
+
+def test_abort_ends_a_running_call_on_all_and_drops_a_waiting_one(view: Any) -> None:
+    running, waiting = view.apply_async(wait_for_nobody), view.apply_async(total, 1)
+    eventually(lambda: all("recv" in str(one) for one in view.stacks().by_engine.values()))
+    waiting.abort()
+    running.abort()
+    with pytest.raises(CompositeError, match="KeyboardInterrupt.* on engines 0-3"):
+        running.get(timeout=PATIENCE)
+    with pytest.raises(CompositeError) as caught:
+        waiting.get(timeout=PATIENCE)
+    assert all(isinstance(error, TaskAborted) for error in caught.value.errors)
+
+
+def test_abort_of_a_call_that_has_begun_on_some_ranks(view: Any, mpi4: Running) -> None:
+    busy = mpi4.rc[3].apply_async(time.sleep, 1.0)
+    result = view.apply_async(total, 1)
+    eventually(lambda: "allreduce" in str(view.stacks()) or "Agreement" in str(view.stacks()))
+    result.abort()
+    outcome = result.get(timeout=PATIENCE, return_exceptions=True)
+    assert [type(one) for one in outcome] == [RemoteError] * 3 + [TaskAborted]
+    busy.get(timeout=PATIENCE)
+
+
+def test_interrupting_a_view_ends_whole_calls(view: Any, mpi4: Running) -> None:
+    result = view.apply_async(wait_for_nobody)
+    eventually(lambda: "recv" in str(view.stacks()))
+    mpi4.rc[0].interrupt()
+    with pytest.raises(CompositeError, match="KeyboardInterrupt.* on engines 0-3"):
+        result.get(timeout=PATIENCE)
+
+
+def test_ctrl_c_twice_interrupts_the_engines(view: Any) -> None:
+    result = view.apply_async(wait_for_nobody)
+
+    def press() -> None:
+        eventually(lambda: "recv" in str(view.stacks()))
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.3)
+
+    thread = threading.Thread(target=press)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        result.get(timeout=PATIENCE)
+    thread.join()
+    with pytest.raises(CompositeError, match="KeyboardInterrupt"):
+        result.get(timeout=PATIENCE)
+
+
+def test_skew_says_who_came_last(view: Any, mpi4: Running) -> None:
+    mpi4.rc[2].apply_async(time.sleep, 0.5)
+    result = view.apply_async(total, 1)
+    assert result.get(timeout=PATIENCE) == [4] * 4
+    assert result.last == 2
+    assert result.skew > 0.2
+
+
+# ---------------------------------------------------------------- one order
+
+
+def test_clients_threads_and_views_never_mix_their_collectives(mpi4: Running) -> None:
+    """Two clients, two threads each, overlapping views: every sum is that of its own call."""
+    rounds = 150
+    wrong: list[Any] = []
+
+    def work(rc: hpcremote.Client, ids: list[int], start: int) -> None:
+        view = rc[ids]
+        results = [(start + i, view.apply_async(total, start + i)) for i in range(rounds)]
+        wrong.extend(
+            (number, got)
+            for number, result in results
+            if (got := result.get(timeout=4 * PATIENCE)) != [number * len(ids)] * len(ids)
+        )
+
+    with mpi4.new_client() as other:
+        jobs = [(mpi4.rc, [0, 1, 2, 3]), (mpi4.rc, [3, 1]), (other, [1, 2, 3]), (other, [0, 1, 2, 3])]
+        threads = [
+            threading.Thread(target=work, args=(rc, ids, 1000 * place))
+            for place, (rc, ids) in enumerate(jobs)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert wrong == []
