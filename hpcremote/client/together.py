@@ -11,11 +11,13 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING
 
 from hpcremote.client.flight import Raised
+from hpcremote.client.progress import in_ipython
 from hpcremote.client.report import Report
 from hpcremote.errors import spans
 
@@ -132,7 +134,7 @@ class Together(Report):
 
     def _think_again(self) -> None:
         """After a Ctrl-C: another one soon concerns the engines."""
-        if self._is_there() or threading.current_thread() is not threading.main_thread():
+        if self._is_there() or not somebody_watches():
             return
         _log.warning(
             "%s goes on on its engines; Ctrl-C again within %g s interrupts it there, too", self._fname, AGAIN
@@ -152,6 +154,12 @@ class Together(Report):
             "engine set ends them",
             _named(going_on),
         )
+
+
+def somebody_watches() -> bool:
+    """Say whether a person may press Ctrl-C again; a program that gets SIGINT is not kept waiting."""
+    at_prompt = in_ipython() or hasattr(sys, "ps1") or (sys.stderr is not None and sys.stderr.isatty())
+    return at_prompt and threading.current_thread() is threading.main_thread()
 
 
 def _named(engines: Sequence[int]) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -239,7 +241,8 @@ def test_interrupting_a_view_ends_whole_calls(view: Any, mpi4: Running) -> None:
         result.get(timeout=PATIENCE)
 
 
-def test_ctrl_c_twice_interrupts_the_engines(view: Any) -> None:
+def test_ctrl_c_twice_interrupts_the_engines(view: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "ps1", ">>> ", raising=False)  # somebody is there
     result = view.apply_async(wait_for_nobody)
 
     def press() -> None:
@@ -255,6 +258,39 @@ def test_ctrl_c_twice_interrupts_the_engines(view: Any) -> None:
     thread.join()
     with pytest.raises(CompositeError, match="KeyboardInterrupt"):
         result.get(timeout=PATIENCE)
+
+
+@pytest.mark.parametrize(
+    ("how", "others", "said"),
+    [
+        ("bcast", "allreduce", "rank 1 is in bcast (root 0), ranks 0,2-3 in allreduce: operation"),
+        ("Barrier", "Bcast", "rank 1 is in Barrier, ranks 0,2-3 in Bcast (root 1): operation"),
+    ],
+)
+def test_collectives_that_do_not_match_are_named(view: Any, how: str, others: str, said: str) -> None:
+    def collective(name: str, root: int) -> Any:
+        import numpy
+        from mpi4py import MPI
+
+        comm = MPI.COMM_WORLD
+        operations = {
+            "allreduce": lambda: comm.allreduce(1),
+            "bcast": lambda: comm.bcast(1, root=root),
+            "Bcast": lambda: comm.Bcast(numpy.zeros(1_000_000), root=root),
+            "Barrier": comm.Barrier,
+        }
+        return operations[name]()
+
+    odd = view.client[1].apply_async(collective, how, 0)
+    rest = view.client[[0, 2, 3]].apply_async(collective, others, 1)
+    eventually(lambda: said in str(view.stacks()), why="it was not named")
+    assert view.stacks().mismatches[0].endswith("of COMM_WORLD differs")
+    for result in (odd, rest):
+        with contextlib.suppress(RuntimeError):  # the end of the first one may have been that of the other
+            result.abort()
+        with pytest.raises((RemoteError, CompositeError)):
+            result.get(timeout=PATIENCE)
+    assert view.stacks().mismatches == []
 
 
 def test_skew_says_who_came_last(view: Any, mpi4: Running) -> None:
