@@ -52,6 +52,7 @@ test-pythons:
 
 bench: $(DEV)
 	$(BIN)/python benchmarks/run.py
+	$(BIN)/python benchmarks/scale.py
 
 docs: .venv/.docs-ready
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs

@@ -89,6 +89,12 @@ class Profile:
         unit="seconds",
         least=0,
     )
+    watchdog: float = _key(
+        0.0,
+        "A call that runs longer on an engine is reported to its client with stacks; 0: never.",
+        unit="seconds",
+        least=0,
+    )
     comm_world: bool = _key(
         True,
         "Whether the name MPI.COMM_WORLD inside engines is a duplicate whose waiting can be ended.",

@@ -176,3 +176,26 @@ def test_every_page_is_in_a_table_of_contents() -> None:
             listed |= {(page.parent / f"{entry}.md").resolve() for entry in entries}
     pages = {page.resolve() for page in PAGES} - {ROOT / "README.md", ROOT / "docs" / "index.md"}
     assert pages - listed == set()
+
+
+# ---------------------------------------------------------------- guarantees
+
+GUARANTEES = ROOT / "docs" / "reference" / "guarantees.md"
+GUARANTEE = re.compile(r"^\*\*.+?(?=^\*\*|^## |\Z)", re.MULTILINE | re.DOTALL)
+
+
+def named_tests(text: str) -> list[str]:
+    return re.findall(r"^\* `(tests/\S+::\w+)`", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("named", named_tests(GUARANTEES.read_text()))
+def test_a_test_of_a_guarantee_exists(named: str) -> None:
+    path, _, function = named.partition("::")
+    found = ast.parse((ROOT / path).read_text()).body
+    assert function in {each.name for each in found if isinstance(each, ast.FunctionDef)}
+
+
+def test_every_guarantee_has_a_test() -> None:
+    guarantees = GUARANTEE.findall(GUARANTEES.read_text())
+    assert len(guarantees) > 20
+    assert [each for each in guarantees if not named_tests(each)] == []

@@ -26,6 +26,8 @@ _POLL = 0.002
 #: Stacks of C code that a tool may write, in bytes; the rest is cut.
 _NATIVE = 64_000
 _WIDTH = 200
+#: What a rank may note.
+_NOTE = 64_000
 _STATES = {
     "R": "running",
     "S": "sleeping",
@@ -102,6 +104,14 @@ def look(ranks: Sequence[Rank], timeout: float) -> dict[str, str]:
         if not all(dump.done for dump in waiting):
             time.sleep(_POLL)
     return {uid: dump.text for uid, dump in dumps.items()}
+
+
+def note(rank: Rank) -> str:
+    """Return what a rank has noted of its collectives, if it has."""
+    try:
+        return rank.file("notes").read_text(errors="replace")[:_NOTE]
+    except OSError:
+        return ""
 
 
 def _signal_main_thread(pid: int, number: int) -> None:

@@ -187,7 +187,8 @@ class Server:
             left = deadline - time.monotonic()
             text = "no C stack: there was no time left for this rank" if left <= 0.1 else ""
             text = text or look.native(rank.pid, left) if wish.native else ""
-            sights.append(m.Sight(rank.uid, texts[rank.uid], look.describe(rank.pid), text))
+            state, note = look.describe(rank.pid), look.note(rank)
+            sights.append(m.Sight(rank.uid, texts[rank.uid], state, text, note))
         return sights
 
     def _signal(self, wish: m.Signal) -> None:

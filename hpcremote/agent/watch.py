@@ -99,7 +99,7 @@ def last_words(rank: Rank, cause: str) -> tuple[str, str]:
         cause: what the kernel says; the rank's own words are better.
     """
     errors, output = _tail(rank.file("err")), _tail(rank.file("out"))
-    for suffix in ("err", "out", "stacks"):
+    for suffix in ("err", "out", "stacks", "notes"):
         rank.file(suffix).unlink(missing_ok=True)
     own = SILENT if errors is None else cause_of(errors)
     written = [text[-TAIL:].strip("\0\n") for text in (output or "", for_people(errors or ""))]

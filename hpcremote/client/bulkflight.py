@@ -27,9 +27,9 @@ class MPIFlight(Flight):
     def __init__(self, *, method: str, **known: Any) -> None:
         super().__init__(method=method.removeprefix("mpi_"), **known)
 
-    def on_result(self, result: Result, frames: Sequence[Frame]) -> None:
-        """An engine has answered."""
-        super().on_result(*_unwrapped(result, frames))
+    def on_results(self, came: Sequence[tuple[Result, Sequence[Frame]]]) -> None:
+        """Several engines have answered."""
+        super().on_results([_unwrapped(result, frames) for result, frames in came])
 
 
 def _unwrapped(result: Result, frames: Sequence[Frame]) -> tuple[Result, Sequence[Frame]]:
@@ -57,21 +57,21 @@ class PullFlight(MPIFlight):
         self._early: list[tuple[Result, Sequence[Frame]]] | None = []
         self._crates: list[tuple[Sequence[Any], Sequence[Any]]] = []
 
-    def on_result(self, result: Result, frames: Sequence[Frame]) -> None:
-        """An engine has answered."""
-        result, frames = _unwrapped(result, frames)
+    def on_results(self, came: Sequence[tuple[Result, Sequence[Frame]]]) -> None:
+        """Several engines have answered."""
+        ready: list[tuple[Result, Sequence[Frame]]] = []
         with LANDING:
-            early = self._early
-            if result.engine == self.targets[0]:
-                self._early = None
-            elif early is not None and result.status == "ok":
-                early.append((result, frames))
-                return
-            else:
-                early = None
-        super().on_result(result, frames)
-        for one in early or ():
-            super().on_result(*one)
+            for result, frames in came:
+                one = _unwrapped(result, frames)
+                if result.engine == self.targets[0]:
+                    early, self._early = self._early, None
+                    ready += [one, *(early or ())]
+                elif self._early is not None and one[0].status == "ok":
+                    self._early.append(one)
+                else:
+                    ready.append(one)
+        if ready:
+            super().on_results(ready)
 
     def _read(self, seat: int) -> Any:
         answer = super()._read(seat)

@@ -190,7 +190,9 @@ class Client(Strict, Sets, Calls):
             return [_pick(ids, operator.index(targets))], True
         if isinstance(targets, str) or not isinstance(targets, Iterable):
             raise TypeError(f"engines are named by an int, a slice, a list of ints or 'all', not {targets!r}")
-        picked = [_pick(ids, operator.index(target)) for target in targets]
+        here = self.link.engines
+        numbers = [operator.index(target) for target in targets]
+        picked = [number if number in here else _pick(ids, number) for number in numbers]
         if len(set(picked)) < len(picked):
             raise ValueError(f"a view has every engine once, not {picked}")
         return picked, False

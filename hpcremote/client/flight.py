@@ -29,6 +29,7 @@ from hpcremote.wire.messages import EngineInfo, Output, Part, Result
 #: because the garbage collector may run in there and close a client.
 LANDING = threading.RLock()
 _NOTHING: Final = Part()
+_NONE: Final = payload.to_part(payload.dump_result(None))[0].data
 _STDOUT, _STDERR = 1, 2
 _MISSING: Final = object()
 
@@ -115,22 +116,29 @@ class Flight:
 
     def on_result(self, result: Result, frames: Sequence[Frame]) -> None:
         """An engine has answered."""
-        seat = 0 if self._index is None else self._index[result.engine]
+        self.on_results(((result, frames),))
+
+    def on_results(self, came: Sequence[tuple[Result, Sequence[Frame]]]) -> None:
+        """Several engines have answered."""
+        arrived: list[Waiter] = []
+        now = time.time()
+        index, results = self._index, self.results
         with LANDING:
-            if self.results[seat] is not None:
-                return
-            if frames:
-                self._frames = {**(self._frames or {}), seat: frames}
-            if self._received is None:
-                self._received = {}
-            self._received[seat] = time.time()
-            self.weight += sum(result.part.sizes) + len(result.out) + len(result.err)
             streams = self._streams
-            arrived = self._land(seat, result)
-        if streams and result.status != "lost":
-            for number, text in ((_STDOUT, result.out), (_STDERR, result.err)):
-                if text:
-                    _feed(streams, result.engine, number, text)
+            received = self._received = self._received or {}
+            for result, frames in came:
+                seat = 0 if index is None else index[result.engine]
+                if results[seat] is not None:
+                    continue
+                if frames:
+                    self._frames = self._frames or {}
+                    self._frames[seat] = frames
+                received[seat] = now
+                self.weight += len(result.out) + len(result.err)
+                self.weight += len(result.part.data) if not result.part.nframes else sum(result.part.sizes)
+                arrived += self._land(seat, result)
+        if streams:
+            _show(streams, came)
         self._tell(arrived)
 
     def on_output(self, output: Output) -> None:
@@ -223,6 +231,13 @@ class Flight:
             found = self._known_outcomes().setdefault(seat, value)
             self._forget_bytes(seat)
         return found
+
+    def outcomes(self) -> list[Any]:
+        """Return what came of the call on every engine; all must have landed."""
+        known = self._known_outcomes()
+        if self.method != "execute":
+            known.update(_nothings(self.results))
+        return [known[seat] if seat in known else self.outcome(seat) for seat in range(len(self.results))]
 
     def _known_outcomes(self) -> dict[int, Any]:
         if self._outcomes is None:
@@ -361,6 +376,22 @@ def attend(waiter: Waiter, seats: Iterable[Seat]) -> None:
     with LANDING:
         for flight, seat in seats:
             flight.add_waiter(waiter, seat)
+
+
+def _nothings(results: Sequence[Result | None]) -> Iterable[tuple[int, None]]:
+    """Yield the seats that returned None (most of them, as a rule: seen quicker than read), and None."""
+    for seat, result in enumerate(results):
+        if result is not None and result.part.data == _NONE and result.status == "ok":
+            result.part = _NOTHING
+            yield seat, None
+
+
+def _show(streams: tuple[Stream, ...], came: Sequence[tuple[Result, Sequence[Frame]]]) -> None:
+    for result, _ in came:
+        if result.status != "lost":
+            for number, text in ((_STDOUT, result.out), (_STDERR, result.err)):
+                if text:
+                    _feed(streams, result.engine, number, text)
 
 
 def _feed(streams: tuple[Stream, ...], engine: int, number: int, text: str) -> None:

@@ -54,7 +54,7 @@ class Link(Requests):
         self.lost: HPCRemoteError | None = None
         self._told = False  # every open call knows that the connection is lost
         self._pid = os.getpid()
-        self._session = Session()
+        self._session = Session(on_hanging=_tell_of_hanging)
         self._lock = threading.Lock()  # numbers and sends calls in one order
         deadline = time.monotonic() + timeout
         opened = connect(connection, timeout)
@@ -269,17 +269,32 @@ class Link(Requests):
     def _deliver(self, parcels: Sequence[Parcel]) -> None:
         deliveries: list[Delivery] = []
         answers: list[Parcel] = []
+        changes: list[m.Engines] = []
+        latest: Sink | None = None  # what is delivered last is results for this one, these:
+        results: list[tuple[m.Result, Sequence[Frame]]] = []
+        landed = self._session.landed
         with self._lock:
             for parcel in parcels:
                 message, frames = parcel
                 if type(message) is m.Result:
-                    taken = self._map(message) if message.part.blob else parcel
-                    if (sink := self._session.landed(message)) is not None:
-                        deliveries.append((sink.on_result, taken))
+                    taken = self._map(message) if message.part.blob else (message, frames)
+                    if (sink := landed(message)) is None:
+                        continue
+                    if sink is latest:
+                        results.append(taken)
+                    else:
+                        latest, results = sink, [taken]
+                        deliveries.append((sink.on_results, (results,)))
                     continue
+                if type(message) is m.Engines:
+                    changes.append(message)
+                    continue
+                latest = None
                 calls, out = self._session.handle(message, frames)
                 deliveries += calls
                 answers += [(item, ()) for item in out]
+            if changes:
+                self._session.change(changes)
         for deliver, arguments in deliveries:
             deliver(*arguments)
         for parcel in answers:
@@ -316,6 +331,12 @@ class Link(Requests):
         for deliver, arguments in deliveries:
             deliver(*arguments)
         self._told = True
+
+
+def _tell_of_hanging(message: m.Hanging, name: str) -> None:
+    from hpcremote.client.stacks import tell_of_hanging  # which is seldom needed
+
+    tell_of_hanging(message, name)
 
 
 def no_engines(gone: dict[int, m.Gone]) -> str:

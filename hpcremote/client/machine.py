@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol
 from hpcremote.errors import EngineError, HPCRemoteError
 from hpcremote.wire import messages as m
 from hpcremote.wire.frames import Frame
+from hpcremote.wire.targets import compact
 
 #: Definitions kept for engines that forgot theirs.
 KEPT_DEFINITIONS = 4096
@@ -25,6 +26,9 @@ class Sink(Protocol):
 
     def on_result(self, result: m.Result, frames: Sequence[Frame]) -> None:
         """One engine's outcome; *frames* are the big pieces of its part."""
+
+    def on_results(self, results: Sequence[tuple[m.Result, Sequence[Frame]]]) -> None:
+        """Several engines' outcomes."""
 
     def on_output(self, output: m.Output) -> None:
         """Some text that the call printed."""
@@ -70,6 +74,7 @@ class Session:
     welcome: m.Welcome | None = None
     refused: str = ""
     open: int = 0  # results that are still to come
+    on_hanging: Callable[[m.Hanging, str], object] = lambda message, name: None
     _calls: dict[int, OpenCall] = field(default_factory=dict)
     _numbers: int = 0
     _known: dict[str, set[bytes]] = field(default_factory=dict)
@@ -122,7 +127,7 @@ class Session:
         count = len(targets)
         self._calls[call] = (sink, targets if count == 1 else set(targets))
         self.open += count
-        out.append(m.Call(call, list(targets), op, digest, parts, label, grace))
+        out.append(m.Call(call, compact(targets), op, digest, parts, label, grace))
         return out
 
     def _define(self, targets: Sequence[int], function: Function) -> list[m.AnyMessage]:
@@ -179,8 +184,12 @@ class Session:
         if type(message) is m.Output:
             opened = self._calls.get(message.call)
             return [(opened[0].on_output, (message,))] if opened else [], []
+        if isinstance(message, m.Hanging):
+            opened = self._calls.get(message.call)
+            name = getattr(opened[0], "name", "a call") if opened else ""
+            return [(self.on_hanging, (message, name))] if opened else [], []
         if isinstance(message, m.Engines):
-            self._engines(message)
+            self.change([message])
         elif isinstance(message, m.Missing):
             return [], [self._missing(message)]
         elif isinstance(message, m.Answer):
@@ -207,15 +216,17 @@ class Session:
             waiting.discard(result.engine)
         return sink
 
-    def _engines(self, change: m.Engines) -> None:
+    def change(self, changes: Sequence[m.Engines]) -> None:
+        """Take in who came and went; all at once, because each time costs as much as there are engines."""
         engines = dict(self.engines)
-        for gone in change.went:
-            engines.pop(gone.id, None)
-            self.gone[gone.id] = gone
-            self._known.pop(gone.uid, None)
-        for info in change.came:
-            engines[info.id] = info
-            self.gone.pop(info.id, None)
+        for change in changes:
+            for gone in change.went:
+                engines.pop(gone.id, None)
+                self.gone[gone.id] = gone
+                self._known.pop(gone.uid, None)
+            for info in change.came:
+                engines[info.id] = info
+                self.gone.pop(info.id, None)
         # Replaced, never changed: other threads read it as it was.
         self.engines = dict(sorted(engines.items()))
 

@@ -138,10 +138,15 @@ class AsyncResult(Together):
                 self._failure, outcome = outcome.error, None
             self._answer = outcome
             return
-        outcomes = [flight.outcome(seat) for flight, seat in self._seats]
+        if self._flight is not None:
+            outcomes = self._flight.outcomes()
+            engines = self._flight.targets
+        else:
+            outcomes = [flight.outcome(seat) for flight, seat in self._seats]
+            engines = [flight.targets[seat] for flight, seat in self._seats]
         failed = [
-            (flight.targets[seat], outcome.error)
-            for (flight, seat), outcome in zip(self._seats, outcomes, strict=True)
+            (engine, outcome.error)
+            for engine, outcome in zip(engines, outcomes, strict=True)
             if type(outcome) is Raised
         ]
         if failed and not self._return_exceptions:

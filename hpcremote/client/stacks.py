@@ -8,17 +8,23 @@
 
 from __future__ import annotations
 
+import json
 import linecache
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hpcremote.client.link import Link
 from hpcremote.errors import HPCRemoteError
+from hpcremote.wire import messages as m
 from hpcremote.wire import stacks
+from hpcremote.wire.meetings import told
 from hpcremote.wire.stacks import Stack
 
 if TYPE_CHECKING:
     from hpcremote.client.client import Client
+
+_log = logging.getLogger("hpcremote.client")
 
 #: How long the controller may take; it answers for agents that do not after less.
 PATIENCE, NATIVE_PATIENCE = 10.0, 20.0
@@ -32,6 +38,7 @@ class Stacks:
         text: engine id → what the engine wrote, with our own frames.
         state: engine id → what the kernel says about its process, or why it could not be seen.
         native: engine id → its C stack, where asked for.
+        mismatches: sentences on collectives that ranks wait in and that are others on other ranks.
     """
 
     def __init__(self, rows: Mapping[int, Mapping[str, Any]]) -> None:
@@ -40,9 +47,12 @@ class Stacks:
         self.native = {engine: str(row["native"]) for engine, row in rows.items() if row["native"]}
         self.by_engine = {engine: _stack(row) for engine, row in rows.items()}
         self._noun = "rank" if all(row["rank"] == engine for engine, row in rows.items()) else "engine"
+        self.mismatches = told(rows, self.by_engine, self._noun)
 
     def __str__(self) -> str:
         said = [stacks.render(stacks.merge(self.by_engine), self._noun)]
+        if self.mismatches:
+            said.append("\n".join(self.mismatches))
         for engine, text in self.native.items():
             said.append(
                 f"{self._noun} {engine} in C:\n" + "\n".join(f"  {line}" for line in text.splitlines())
@@ -91,13 +101,23 @@ def _stack(row: Mapping[str, Any]) -> Stack:
     return stack
 
 
-def look(link: Link, targets: Sequence[int] | None = None, *, native: bool = False) -> Stacks:
+def tell_of_hanging(message: m.Hanging, name: str) -> None:
+    """Say, in the log, that a call has run for long, and where its engines are."""
+    rows = json.loads(message.data)
+    seen = Stacks({int(engine): row for engine, row in rows.items()})
+    _log.warning("%s has run for %.1f s:\n%s", name, message.seconds, seen)
+
+
+def look(
+    link: Link, targets: Sequence[int] | None = None, *, native: bool = False, timeout: float | None = None
+) -> Stacks:
     """Return where the engines of *targets* (None: all) are.
 
     Raises:
         HPCRemoteError: there are none, or the controller does not answer.
     """
-    timeout = NATIVE_PATIENCE if native else PATIENCE
+    if timeout is None:
+        timeout = NATIVE_PATIENCE if native else PATIENCE
     rows = link.where(list(link.engines) if targets is None else targets, native=native, timeout=timeout)
     if not rows:
         raise HPCRemoteError("there are no engines to look at")

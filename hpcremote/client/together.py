@@ -14,12 +14,14 @@ import logging
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from hpcremote.client.comm import base_of
 from hpcremote.client.flight import Raised
 from hpcremote.client.progress import in_ipython
 from hpcremote.client.report import Report
-from hpcremote.errors import spans
+from hpcremote.client.stacks import look
+from hpcremote.errors import HPCRemoteError, spans
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,6 +34,8 @@ TELL = 0.3
 AGAIN = 1.0
 #: How long engines may take to end an interrupted call before the client stops waiting.
 PATIENCE = 3.0
+#: How long it may take to see where those are that do not, in seconds.
+LOOK = 6.0
 
 
 class Together(Report):
@@ -149,10 +153,22 @@ class Together(Report):
 
     def _tell_who_goes_on(self) -> None:
         going_on = [flight.targets[seat] for flight, seat in self._seats if flight.results[seat] is None]
+        if not going_on:
+            return
+        client: Any = self._client  # all of it, and not the part that makes calls
+        here = client.link.engines
+        bases = sorted({base_of(here[engine]) for engine in going_on if engine in here})
+        try:
+            seen = str(look(client.link, going_on, timeout=LOOK))
+            numbers = {one.base: one.number for one in client.engine_sets}
+        except (HPCRemoteError, TimeoutError) as error:  # what the call itself does is what counts
+            seen, numbers = f"(they cannot be seen: {error})", {}
+        remedies = [f"rc.set({numbers[base]}).restart()" for base in bases if base in numbers]
         _log.warning(
-            "%s do not react to the interrupt: view.stacks() shows where they are, and restarting their "
-            "engine set ends them",
-            _named(going_on),
+            "%s not react to the interrupt; %s would start them anew under the same ids. Where they are:\n%s",
+            f"{_named(going_on)} {'do' if len(going_on) > 1 else 'does'}",
+            " and ".join(remedies) or "restarting their engine set",
+            seen,
         )
 
 

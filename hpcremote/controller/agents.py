@@ -44,11 +44,10 @@ class Agent:
 
 @dataclass(slots=True)
 class Wish:
-    """A client's question, until all agents have answered."""
+    """A question, until all agents have answered."""
 
     number: int
-    client: Peer
-    request: int
+    answer: Callable[[dict[str, dict[str, object]]], None]
     until: float
     rows: dict[str, dict[str, object]]  # by uid
     waiting: dict[Peer, list[str]] = field(default_factory=dict)
@@ -142,23 +141,38 @@ class Agents:
 
     def ask(self, client: Peer, where: m.Where, _frames: Sequence[Frame]) -> None:
         """Have agents look at their ranks, and answer the client when they have."""
+
+        def answer(rows: dict[str, dict[str, object]]) -> None:
+            self._actions.send(client, m.Answer(where.request, json.dumps(rows)))
+
+        self.look(where.targets, answer, native=where.native)
+
+    def look(
+        self,
+        engines: Sequence[int],
+        answer: Callable[[dict[str, dict[str, object]]], None],
+        *,
+        native: bool = False,
+    ) -> None:
+        """Have agents look at these engines, and call *answer* with what they saw, by id."""
         rows: dict[str, dict[str, object]] = {}
         targets: dict[Peer, list[str]] = {}
         unwatched: dict[str, str] = {}
-        wanted = set(where.targets)
+        wanted = set(engines)
         for info in (info for info in self._roster.infos() if info.id in wanted):
-            rows[info.uid] = {"id": info.id, "rank": info.rank, "host": info.host, "text": "", "native": ""}
+            said = dict.fromkeys(("text", "native", "note"), "")
+            rows[info.uid] = {"id": info.id, "rank": info.rank, "host": info.host, **said}
             agent = self._by_uid.get(info.uid)
             if agent is None:
                 unwatched[info.uid] = info.host
             else:
                 targets.setdefault(agent, []).append(info.uid)
         self._asked += 1
-        until = self._actions.now + (NATIVE_PATIENCE if where.native else PATIENCE)
-        wish = Wish(self._asked, client, where.request, until, rows, targets, unwatched, where.native)
+        until = self._actions.now + (NATIVE_PATIENCE if native else PATIENCE)
+        wish = Wish(self._asked, answer, until, rows, targets, unwatched, native)
         self._wishes[self._asked] = wish
         for peer, uids in targets.items():
-            self._actions.send(peer, m.Look(self._asked, uids, where.native))
+            self._actions.send(peer, m.Look(self._asked, uids, native))
         for host in sorted(set(unwatched.values())):
             self._start_anew(host)
         self._settle(wish)
@@ -169,7 +183,7 @@ class Agents:
             return
         for sight in seen.sights:
             if row := wish.rows.get(sight.uid):
-                row.update(text=sight.text, state=sight.state, native=sight.native)
+                row.update(text=sight.text, state=sight.state, native=sight.native, note=sight.note)
         asked = wish.waiting[peer]
         wish.waiting[peer] = [uid for uid in asked if "state" not in wish.rows[uid]]
         if not wish.waiting[peer] or len(seen.sights) < len(asked):
@@ -184,8 +198,7 @@ class Agents:
     def _settle(self, wish: Wish) -> None:
         if wish.waiting or wish.unwatched or self._wishes.pop(wish.number, None) is None:
             return
-        rows = {str(row.pop("id")): row for row in wish.rows.values()}
-        self._actions.send(wish.client, m.Answer(wish.request, json.dumps(rows)))
+        wish.answer({str(row.pop("id")): row for row in wish.rows.values()})
 
     # ------------------------------------------------------------ signals
 

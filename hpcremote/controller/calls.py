@@ -15,6 +15,7 @@ from hpcremote.controller.failing import Failing, Trouble
 from hpcremote.controller.roster import Engine, Roster
 from hpcremote.wire import messages as m
 from hpcremote.wire.frames import Frame
+from hpcremote.wire.targets import expand
 
 #: More targets in one call, or more open calls of one client, are refused: ours never come near, and
 #: what a client's one message can make the controller send and keep has to be bounded.
@@ -105,12 +106,13 @@ class Calls:
     def call(self, peer: Peer, call: m.Call, frames: Sequence[Frame]) -> None:
         """Number a call and put it into every target's queue."""
         client = self.clients[peer]
-        targets = list(dict.fromkeys(call.targets))
+        named = _expand(call.targets)
+        targets = list(dict.fromkeys(named))
         parts = call.parts
         if call.call in client.works:
             self._complain(client, f"sent another call {call.call} while that one is open: ignored")
             return
-        if not targets or len(targets) != len(call.targets) or len(parts) not in (1, len(targets)):
+        if not targets or len(targets) != len(named) or len(parts) not in (1, len(targets)):
             self._complain(client, "sent a call whose targets and parts do not fit: ignored")
             self._fail(peer, call, targets[:MOST_TARGETS], "the call's targets and parts do not fit")
             return
@@ -121,13 +123,13 @@ class Calls:
         blobs = [part.blob for part in parts if part.blob]
         work = Work(peer, call.call, self._number(), set(targets), blobs, targets, call.grace)
         client.works[call.call] = work
-        at = 0
-        for index, target in enumerate(targets):
-            part = parts[index] if len(parts) > 1 else parts[0]
-            share = frames[at : at + part.nframes] if part.nframes else ()
-            if len(parts) > 1:
+        if len(parts) == 1:
+            self._dispatch(client, work, targets, call, parts[0], frames)
+        else:
+            at = 0
+            for part, target in zip(parts, targets, strict=True):
+                self._dispatch(client, work, (target,), call, part, frames[at : at + part.nframes])
                 at += part.nframes
-            self._dispatch(client, work, target, call, part, share)
         self._settle(work)
 
     def _number(self) -> int:
@@ -135,19 +137,35 @@ class Calls:
         return self._seq
 
     def _dispatch(
-        self, client: Client, work: Work, target: int, call: m.Call, part: m.Part, frames: Sequence[Frame]
+        self,
+        client: Client,
+        work: Work,
+        targets: Sequence[int],
+        call: m.Call,
+        part: m.Part,
+        frames: Sequence[Frame],
     ) -> None:
-        engine = self._roster.engines.get(target)
-        if engine is None:
-            work.waiting.discard(target)
-            self.failing.went_wrong(work, None)
-            gone = self._roster.gone(target)
-            self._actions.send(client.peer, _lost_result(call.call, target, gone))
-            return
-        engine.runs[work.seq] = work
-        local = client.local and engine.info.local
-        run = m.Run(work.seq, call.op, call.digest, part, local, call.targets)
-        self._actions.send(engine.peer, run, frames)
+        # The same message object for all: what goes to one node's agent is packed once.
+        run = m.Run(work.seq, call.op, call.digest, part, False, call.targets)
+        nearby: m.Run | None = None
+        engines = self._roster.engines
+        for target in targets:
+            engine = engines.get(target)
+            if engine is None:
+                self._absent(client, work, target)
+                continue
+            engine.runs[work.seq] = work
+            if client.local and engine.info.local:
+                if nearby is None:
+                    nearby = m.Run(work.seq, call.op, call.digest, part, True, call.targets)
+                self._actions.send(engine.peer, nearby, frames)
+            else:
+                self._actions.send(engine.peer, run, frames)
+
+    def _absent(self, client: Client, work: Work, target: int) -> None:
+        work.waiting.discard(target)
+        self.failing.went_wrong(work, None)
+        self._actions.send(client.peer, _lost_result(work.call, target, self._roster.gone(target)))
 
     def _fail(self, peer: Peer, call: m.Call, targets: Iterable[int], why: str) -> None:
         for target in targets:
@@ -258,6 +276,13 @@ class Calls:
 
     def _complain(self, client: Client, text: str) -> None:
         self._actions.log(f"{client.name} {text}", complaint=True)
+
+
+def _expand(targets: list[int]) -> list[int]:
+    try:
+        return expand(targets, MOST_TARGETS)
+    except ValueError:
+        return []
 
 
 def _lost_result(call: int, target: int, gone: m.Gone) -> m.Result:

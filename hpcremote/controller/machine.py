@@ -18,6 +18,7 @@ from hpcremote.controller.calls import Calls, Client
 from hpcremote.controller.events import Action, Actions, Arrived, Event, Lost, Opened, Peer, Relaunched
 from hpcremote.controller.restarting import Restarting
 from hpcremote.controller.roster import Engine, Roster
+from hpcremote.controller.watchdog import Watchdog
 from hpcremote.wire import messages as m
 from hpcremote.wire.frames import Frame
 
@@ -43,11 +44,10 @@ class Controller:
         shm: str = "",
         grace: float = 10.0,
         collective_grace: float = 2.0,
+        watchdog: float = 0.0,
     ) -> None:
-        self.cluster_id = cluster_id
-        self.version = version
-        self.host = host
-        self.pid = pid
+        self.cluster_id, self.version = cluster_id, version
+        self.host, self.pid = host, pid
         self.shm = shm
         self.grace = grace
         self._actions = Actions()
@@ -55,6 +55,7 @@ class Controller:
         self._calls = Calls(self.roster, self._actions, collective_grace)
         self.clients = self._calls.clients
         self.agents = Agents(self.roster, self._actions)
+        self._watchdog = Watchdog(watchdog, self.roster, self.clients, self.agents.look, self._actions)
         self._restarting = Restarting(self.roster, self._actions)
         self.strangers: dict[Peer, Stranger] = {}
         self.ending: float | None = None
@@ -94,9 +95,7 @@ class Controller:
         elif type(event) is Relaunched:
             self._restarting.relaunched(event)
         self._calls.give_up_definitions(self._now)
-        self._calls.failing.release_due()
-        if self.agents.busy:
-            self._mind_agents()
+        self._do_what_is_due()
         self._check_end()
         return self._actions.take()
 
@@ -106,16 +105,14 @@ class Controller:
         self._arrived(peer, message, frames)
         if self._calls.awaited:
             self._calls.give_up_definitions(now)
-        self._calls.failing.release_due()
-        if self.agents.busy:
-            self._mind_agents()
+        self._do_what_is_due()
         if self.ending is not None:
             self._check_end()
         return self._actions.take()
 
     def deadline(self) -> float | None:
         """Return when a Tick is due, or None."""
-        times = (self._calls.due(), self.agents.due(), self.ending)
+        times = (self._calls.due(), self.agents.due(), self._watchdog.due(), self.ending)
         return min((time for time in times if time is not None), default=None)
 
     def end(self, reason: str, now: float) -> list[Action]:
@@ -242,7 +239,7 @@ class Controller:
             self._actions.send(peer, m.Refused(problem))
             self._complain(peer, f"was refused as an engine: {problem}")
             return
-        self._announce(self.roster.complete(join.set_id))
+        self._announce(self.roster.complete(join.set_id, join.rank))
 
     def _register(self, peer: Peer, register: m.Register, _frames: Sequence[Frame]) -> None:
         if problem := self.roster.register(peer, register):
@@ -273,7 +270,12 @@ class Controller:
 
     # ------------------------------------------------------------ departures
 
-    def _mind_agents(self) -> None:
+    def _do_what_is_due(self) -> None:
+        self._calls.failing.release_due()
+        if self._watchdog.limit:
+            self._watchdog.turn()
+        if not self.agents.busy:
+            return
         self.agents.give_up()
         for lost in self.agents.released():
             self._lose_engine(lost)
@@ -298,7 +300,7 @@ class Controller:
         for peer in self.clients:
             self._actions.send(peer, m.Engines([], [gone]))
         # It may be back already, over a connection that came before we knew that this one ended.
-        self._announce(self.roster.complete(engine.info.set_id))
+        self._announce(self.roster.complete(engine.info.set_id, max(0, engine.info.rank)))
 
     def _begin_end(self, reason: str) -> None:
         if self.ending is not None:
@@ -312,7 +314,7 @@ class Controller:
     def _check_end(self) -> None:
         if self.ending is None:
             return
-        if not self.roster.peers():
+        if self.roster.empty:
             self._actions.end(self._why_ending)
         elif self._now >= self.ending:
             left = len(self.roster.peers())

@@ -74,6 +74,7 @@ def run(profile: Profile, cluster_id: str, relauncher: Relauncher | None = None)
             shm=places.shm,
             grace=profile.stop_timeout,
             collective_grace=profile.collective_grace,
+            watchdog=profile.watchdog,
         )
         # Nearly nothing here makes cycles, and looking for them takes a tenth of the time of a call.
         gc.freeze()

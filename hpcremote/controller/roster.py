@@ -125,6 +125,11 @@ class Roster:
         registered = any(engine.info.uid == uid for engine in self._by_peer.values())
         return registered or any(new.phase and new.phase.uid == uid for new in self._newcomers.values())
 
+    @property
+    def empty(self) -> bool:
+        """Whether no engine is connected."""
+        return not (self._by_peer or self._newcomers)
+
     def peers(self) -> list[Peer]:
         """Return every engine's connection."""
         return [*self._by_peer, *self._newcomers]
@@ -162,12 +167,14 @@ class Roster:
     def cannot_stop(self, targets: list[int]) -> str:
         """Return why these engines cannot be ended without the others, or ""."""
         chosen = set(targets)
+        looked_at: set[str] = set()
         for target in dict.fromkeys(targets):
             engine = self.engines.get(target)
             if engine is None:
                 return f"there is no engine {target}"
-            if engine.info.size <= 1:
+            if engine.info.size <= 1 or engine.info.set_id in looked_at:
                 continue
+            looked_at.add(engine.info.set_id)
             mates = {e.info.id for e in self.engines.values() if e.info.set_id == engine.info.set_id}
             if left := mates - chosen:
                 return (
@@ -239,30 +246,32 @@ class Roster:
             self._misfits.examine(group)
         return group.doomed
 
-    def complete(self, set_id: str) -> list[Engine]:
-        """Make engines of a set whose ranks are all here, or of ranks that are back; return them."""
+    def complete(self, set_id: str, rank: int = 0) -> list[Engine]:
+        """Make engines of a set whose ranks are all here, or of a *rank* that is back; return them."""
         group = self._sets.get(set_id)
         if group is None:
             return []
         if not group.joined and (successor := self._successor(set_id)):
             return self.complete(successor)
+        if group.base is not None:
+            back = group.base + rank not in self.engines and self._is_here(group, rank)
+            return [self._enlist(set_id, group, rank)] if back else []
+        # Asked at every rank that joins: all are looked at only when there are enough.
+        if not group.size or len(group.joined) < group.size:
+            return []
         here = [rank for rank in group.members if self._is_here(group, rank)]
-        if group.base is None:
-            if not here or len(here) < group.size or (group.replaces and self.mates(group.replaces)):
-                return []  # those in whose place it comes are about to be seen to end
-            group.base = sets.choose_base(self._sets, self.engines, group)
-            self._sets.pop(group.replaces, None)
-        base = group.base
-        return [self._enlist(set_id, group, rank) for rank in sorted(here) if base + rank not in self.engines]
+        if len(here) < group.size or (group.replaces and self.mates(group.replaces)):
+            return []  # those in whose place it comes are about to be seen to end
+        group.base = sets.choose_base(self._sets, self.engines, group)
+        self._sets.pop(group.replaces, None)
+        return [self._enlist(set_id, group, rank) for rank in sorted(here)]
 
     def _is_here(self, group: Set, rank: int) -> bool:
         """Say whether that very rank is connected, and not an engine yet."""
+        member = group.members.get(rank)
         newcomer = self._newcomers.get(group.joined.get(rank))
-        return (
-            newcomer is not None
-            and newcomer.join is not None
-            and newcomer.join.uid == group.members[rank].uid
-        )
+        join = newcomer.join if newcomer else None
+        return bool(member and join and join.uid == member.uid)
 
     def _enlist(self, set_id: str, group: Set, rank: int) -> Engine:
         peer = group.joined[rank]

@@ -27,7 +27,8 @@ from hpcremote.controller.events import (
 from hpcremote.controller.machine import Controller
 from hpcremote.controller.relaunch import Relauncher, Relaunches
 from hpcremote.ids import is_uid
-from hpcremote.net.hub import Came, Got, Happening, Hub, Peer, Went
+from hpcremote.net.happenings import Came, Got, Happening, Peer, Went
+from hpcremote.net.hub import Hub
 from hpcremote.net.keys import RateLimit
 from hpcremote.net.shm import remove_blob
 from hpcremote.wire.frames import Parcel
@@ -157,8 +158,8 @@ class Server:
 
     def _flush(self) -> None:
         outbox, self._outbox = self._outbox, {}
-        for peer, parcels in outbox.items():
-            self._hub.send(peer, parcels)
+        if outbox:
+            self._hub.send_all(outbox.items())
         for peer in self._hub.stalled:
             self._cut_client(peer)
 
@@ -180,7 +181,7 @@ class Server:
         if errors is None:
             return "", ""
         output = _tail(Path(self._words) / f"{uid}.out") or ""
-        for suffix in ("err", "out", "stacks"):
+        for suffix in ("err", "out", "stacks", "notes"):
             (Path(self._words) / f"{uid}.{suffix}").unlink(missing_ok=True)
         written = [text[-TAIL:].strip("\0\n") for text in (output, for_people(errors))]
         return cause_of(errors), "\n".join(filter(None, written))

@@ -50,3 +50,6 @@ class Communication(Protocol):
 
     def wake(self) -> None:
         """A signal has come: where the main thread waits, it is to look."""
+
+    def note(self) -> str:
+        """Say in which operation the main thread is, and which collectives it was in (``wire.notes``)."""

@@ -18,6 +18,7 @@ from typing import NamedTuple
 from hpcremote.engine.communication import Communication
 from hpcremote.wire import messages as m
 from hpcremote.wire.frames import Frame
+from hpcremote.wire.targets import expand
 
 
 class Job(NamedTuple):
@@ -65,6 +66,8 @@ class Engine:
         kind = type(message)
         if kind is m.Run:
             assert isinstance(message, m.Run)  # noqa: S101 - for the type checker
+            if len(message.targets) > 1:
+                message.targets = expand(message.targets)
             self._queue.append((message, frames))
         elif isinstance(message, m.Given):
             self._given(message)

@@ -58,7 +58,13 @@ def run(find: Callable[[], Connection], *, wait: float, expect: int | None, use_
     executor = Executor(machine, operations)
     presence = Presence(connection, uid)
     machine.tend = presence.tend_soon
-    link = Link(connection, machine, timeout=wait, tick=executor.tick)
+
+    def tick() -> None:
+        executor.tick()
+        if machine.mpi is not None and machine.running is not None:
+            presence.note(machine.mpi.note())
+
+    link = Link(connection, machine, timeout=wait, tick=tick)
     try:
         presence.tend()
         _register(link, machine, uid, expect, use_mpi=use_mpi)

@@ -21,7 +21,6 @@ from collections.abc import Callable, Sequence
 from types import CoroutineType
 from typing import Any
 
-from hpcremote.engine.bulk import Bulk
 from hpcremote.engine.namespace import Namespace
 from hpcremote.engine.source import Source
 from hpcremote.wire import payload, scope
@@ -50,7 +49,6 @@ class Operations:
             "pull": self._pull,
             "clear": self._clear,
             "pickler": self._pickler,
-            **Bulk(self).operations,
         }
 
     def perform(self, op: str, function_data: bytes | None, digest: bytes, pieces: Sequence[Buffer]) -> Any:
@@ -62,13 +60,19 @@ class Operations:
         """
         if function_data and digest:
             self.functions.define(digest, function_data)
+        return self._find(op)(digest, pieces)
+
+    def _find(self, op: str) -> Callable[[bytes, Sequence[Buffer]], Any]:
+        if op not in self._operations and op.startswith("mpi_"):
+            from hpcremote.engine.bulk import Bulk  # an engine that never needs it need not hold it
+
+            self._operations.update(Bulk(self).operations)
         try:
-            operation = self._operations[op]
+            return self._operations[op]
         except KeyError:
             raise LookupError(
                 f"the engine knows no operation {op!r}: the client is of another version"
             ) from None
-        return operation(digest, pieces)
 
     def answer(
         self, op: str, function_data: bytes | None, digest: bytes, pieces: Sequence[Buffer]

@@ -33,6 +33,9 @@ class Presence:
         self._rank = this_rank(uid, self.words)
         path = self._rank.file("stacks")
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        path = self._rank.file("notes")
+        self._notes = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        self._noted = ""
         # For the rest of the process: without a handler, a signal that comes late would end it.
         faulthandler.register(STACKS_SIGNAL, self._file, all_threads=False, chain=False)
 
@@ -48,8 +51,18 @@ class Presence:
         """Do so in a thread of its own: whoever reads the connection has to go on."""
         threading.Thread(target=self.tend, name="hpcremote-tend", daemon=True).start()
 
+    def note(self, text: str) -> None:
+        """Leave a note about the running call where the agent finds it (called many times a second)."""
+        if text != self._noted:
+            self._noted = text
+            # Whoever reads in between finds an empty file, or half a note, and does without.
+            with contextlib.suppress(OSError):  # no room
+                os.ftruncate(self._notes, 0)
+                os.pwrite(self._notes, text.encode(), 0)
+
     def close(self) -> None:
         """Be watched no more."""
         with contextlib.suppress(OSError):
-            self._rank.file("stacks").unlink(missing_ok=True)
+            for suffix in ("stacks", "notes"):
+                self._rank.file(suffix).unlink(missing_ok=True)
             self._node.withdraw(self._uid)

@@ -15,7 +15,8 @@ first message of every peer told which one is its. What a peer sent before it we
 as a rule. A descriptor is used again at once, and a peer may have gone before its first message was
 read: of two peers with one descriptor, the one with the higher number has it.
 
-Local peers are in ``locals.py``: processes of the same user, as the kernel says.
+Local peers are in ``locals.py``: processes of the same user, as the kernel says. A peer may speak for many
+ranks (a node's agent does); each of them is a peer as well, see ``relay.py``.
 """
 
 from __future__ import annotations
@@ -25,60 +26,31 @@ import logging
 import os
 import select
 import time
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any
 
-import msgspec
 import zmq
 
 from hpcremote.errors import ConfigError
 from hpcremote.net.connect import LOCAL
+from hpcremote.net.happenings import Came, Got, Happening, Peer, Went
 from hpcremote.net.keys import ZAP_ENDPOINT, Admission, KeyPair, RateLimit
 from hpcremote.net.locals import Locals
+from hpcremote.net.relay import Lanes, parcel_out
 from hpcremote.net.sockets import NOBLOCK, NOBLOCK_MORE, more, readable, remote_router, send
-from hpcremote.wire.frames import Frame, FrameError, Parcel, pack, unpack
-from hpcremote.wire.messages import AnyMessage
+from hpcremote.wire.frames import Frame, FrameError, Parcel, unpack
+from hpcremote.wire.lanes import is_bundle
 
 _log = logging.getLogger("hpcremote.controller")
 
 #: At most this many ZeroMQ messages are taken from one socket before the others have their turn.
 TURN = 256
+#: No more are taken once so much has happened: a message may speak for many ranks.
+MOST_AT_ONCE = 4096
 #: Payload frames from this size on are sent without a copy.
 ZERO_COPY = 65_536
 #: A departure waits at most this many seconds for what the peer may have sent before.
 PATIENCE = 0.5
-
-
-class Peer(NamedTuple):
-    """A connection. ``local``: a Unix stream; ``name``: ours for it, never used again."""
-
-    local: bool
-    name: bytes
-
-
-class Came(NamedTuple):
-    """A connection's first message is about to follow."""
-
-    peer: Peer
-    role: str
-    local: bool
-
-
-class Got(msgspec.Struct, frozen=True, gc=False):  # a NamedTuple takes a Python call to make
-    """A message."""
-
-    peer: Peer
-    message: AnyMessage
-    frames: Sequence[Frame]
-
-
-class Went(NamedTuple):
-    """A connection ended."""
-
-    peer: Peer
-
-
-Happening = Came | Got | Went
 
 
 class Hub:
@@ -96,6 +68,8 @@ class Hub:
         self._garbage = RateLimit()
         self._known: dict[bytes, int] = {}  # remote peers that were introduced, and their descriptors
         self._peers: dict[bytes, Peer] = {}  # the same peers
+        self._roles: dict[Peer, str] = {}  # of remote peers
+        self._lanes = Lanes()
         self._open: set[int] = set()  # descriptors of remote connections
         self._by_fd: dict[int, bytes] = {}
         self._went: dict[bytes, float] = {}  # since when
@@ -192,10 +166,17 @@ class Hub:
             del self._local_peers[fd]
             if ended:
                 self._complain(f"a local connection was closed: {ended}")
-            happened.append(Went(peer))
+            self._end(peer, happened)
+
+    def _end(self, peer: Peer, happened: list[Happening]) -> None:
+        happened.append(Went(peer))
+        happened += self._lanes.end(peer)
 
     def _unpack(self, peer: Peer, head: bytes, frames: Sequence[Any], happened: list[Happening]) -> None:
         try:
+            if is_bundle(head):
+                self._lanes.take_in(peer, self._roles.get(peer, "any"), head, frames, happened)
+                return
             for message, payload in unpack(head, frames):
                 happened.append(Got(peer, message, payload))
         except (FrameError, MemoryError) as error:
@@ -228,7 +209,7 @@ class Hub:
             while more(router):
                 frames.append(router.recv(NOBLOCK, copy=False))
             self._unpack(peer, head, frames, happened)
-            if not readable(router):
+            if not readable(router) or len(happened) >= MOST_AT_ONCE:
                 return
 
     def _introduce(self, name: bytes, head: zmq.Frame) -> Came:
@@ -243,7 +224,8 @@ class Hub:
             self._note_departure(other)
         else:
             self._note_departure(name)
-        return Came(peer, str(head.get("User-Id")) if _is_ours(name) else "", False)
+        role = self._roles[peer] = str(head.get("User-Id")) if _is_ours(name) else ""
+        return Came(peer, role, False)
 
     def _note_departure(self, name: bytes | None) -> None:
         if name in self._known and name not in self._went:
@@ -260,9 +242,10 @@ class Hub:
             del self._went[name]
             fd = self._known.pop(name)
             peer = self._peers.pop(name)
+            del self._roles[peer]
             if self._by_fd.get(fd) == name:
                 del self._by_fd[fd]
-            happened.append(Went(peer))
+            self._end(peer, happened)
 
     def _nudge(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -296,7 +279,14 @@ class Hub:
 
     def send(self, peer: Peer, parcels: Sequence[Parcel]) -> None:
         """Send a batch to *peer*; one that has gone gets nothing (its departure is reported by poll)."""
-        frames = pack(parcels)
+        self.send_all([(peer, parcels)])
+
+    def send_all(self, outbox: Iterable[tuple[Peer, Sequence[Parcel]]]) -> None:
+        """Send a batch to each of these peers, to those of one connection together."""
+        for peer, frames in parcel_out(outbox):
+            self._send(peer, frames)
+
+    def _send(self, peer: Peer, frames: Sequence[Frame]) -> None:
         if peer.local:
             if self._locals is not None:
                 self._locals.send(peer.name, frames)

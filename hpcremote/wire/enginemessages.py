@@ -94,7 +94,10 @@ class Joined(Message, tag="joined"):
 
 
 class Run(Message, tag="run"):
-    """Do ``op``; runs are done in the order of ``seq``. ``local``: the result may go by shared memory."""
+    """Do ``op``; runs are done in the order of ``seq``. ``local``: the result may go by shared memory.
+
+    ``targets`` are those of the call, in the compact form (``wire.targets``).
+    """
 
     seq: int
     op: str

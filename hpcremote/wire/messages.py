@@ -78,6 +78,7 @@ __all__ = [
     "FromEngine",
     "Given",
     "Gone",
+    "Hanging",
     "Hello",
     "Join",
     "Joined",
@@ -143,6 +144,7 @@ class Call(Message, tag="call"):
     ``parts`` has one entry for all targets, or one for each. ``digest`` names the function
     (empty: it is in the part). ``op`` is one of ``engine.operations``. When it has failed on one engine,
     those that wait for that one in MPI are released after ``grace`` seconds (negative: the profile's).
+    ``targets`` are in the compact form (``wire.targets``): ``-n`` behind an id stands for the next *n* ids.
     """
 
     call: int
@@ -279,6 +281,14 @@ class Missing(Message, tag="missing"):
     digest: bytes
 
 
+class Hanging(Message, tag="hanging"):
+    """A call has run for so long that the watchdog looked: ``data`` is what a Where is answered."""
+
+    call: int
+    seconds: float
+    data: str
+
+
 class Answer(Message, tag="answer"):
     """The answer to a Query or Shutdown, as JSON; ``error`` when it could not be done."""
 
@@ -288,14 +298,14 @@ class Answer(Message, tag="answer"):
 
 
 FromClient = Hello | Define | Call | Abort | Shutdown | Query | Where | Kill | Restart
-ToClient = Welcome | Refused | Engines | Result | Output | Missing | Answer
+ToClient = Welcome | Refused | Engines | Result | Output | Missing | Hanging | Answer
 FromEngine = Phase | Join | Register | Done | Print | Lacking | Leaving
 FromAgent = Attend | Seen | Exited | Noticed
 ToAgent = Look | Signal
 ToEngine = Joined | Refused | Run | Given | Drop | Release | Settled | Renew | Tend | Stop
 AnyMessage = (
     Hello | Define | Call | Abort | Shutdown | Query | Where | Kill | Restart
-    | Welcome | Refused | Engines | Result | Output | Missing | Answer
+    | Welcome | Refused | Engines | Result | Output | Missing | Hanging | Answer
     | Phase | Join | Register | Done | Print | Lacking | Leaving
     | Joined | Run | Given | Drop | Release | Settled | Renew | Tend | Stop
     | Attend | Seen | Exited | Noticed | Look | Signal

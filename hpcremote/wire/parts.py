@@ -16,7 +16,7 @@ OWN_COMM, WORLD = 1, 2
 Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
-class Message(msgspec.Struct, array_like=True):
+class Message(msgspec.Struct, array_like=True, gc=False):  # no header can be part of a cycle
     """A header that goes over the wire."""
 
     @property
@@ -25,7 +25,7 @@ class Message(msgspec.Struct, array_like=True):
         return 0
 
 
-class Part(msgspec.Struct, array_like=True):
+class Part(msgspec.Struct, array_like=True, gc=False):
     """A pickled object on its way: the pickle stream and its out-of-band buffers, as *pieces*.
 
     ``sizes`` has the length of each piece in bytes, the stream first. Pieces shorter than
@@ -39,7 +39,7 @@ class Part(msgspec.Struct, array_like=True):
     blob: str = ""
 
 
-class Member(msgspec.Struct, array_like=True):
+class Member(msgspec.Struct, array_like=True, gc=False):
     """What identifies one rank of an engine set."""
 
     uid: str
@@ -53,7 +53,7 @@ class Member(msgspec.Struct, array_like=True):
     cores: str = ""
 
 
-class EngineInfo(msgspec.Struct, array_like=True):
+class EngineInfo(msgspec.Struct, array_like=True, gc=False):
     """An engine as clients see it. ``rank`` is -1 for an engine that is not an MPI rank."""
 
     id: int
@@ -80,9 +80,13 @@ class Gone(msgspec.Struct, array_like=True):
 
 
 class Sight(msgspec.Struct, array_like=True):
-    """A rank, seen from outside: its Python stack (``wire.stacks``), what the kernel says, its C stack."""
+    """A rank, seen from outside: its Python stack (``wire.stacks``), what the kernel says, its C stack.
+
+    ``note`` is what it noted of its collectives (``wire.notes``).
+    """
 
     uid: str
     text: str
     state: str = ""
     native: str = ""
+    note: str = ""

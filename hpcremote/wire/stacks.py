@@ -274,40 +274,41 @@ def _rows(node: Node, depth: int, rows: list[tuple[str, str]]) -> None:
 
 
 class Waiting(NamedTuple):
-    """A rank in an operation of a communicator: its ``number``-th one there."""
+    """A rank in an operation of a communicator: its ``number``-th one there. ``over``: it is out of it."""
 
     rank: int
     communicator: str
     number: int
     operation: str
     root: int | None = None
+    over: bool = False
 
 
 def mismatches(rows: Iterable[Waiting], noun: str = "rank") -> list[str]:
     """Name operations that are not the same on all ranks of a communicator, the fewest ranks first."""
-    meetings: dict[tuple[str, int], dict[tuple[str, int | None], list[int]]] = defaultdict(
+    meetings: dict[tuple[str, int], dict[tuple[str, int | None], list[Waiting]]] = defaultdict(
         lambda: defaultdict(list)
     )
     for row in rows:
-        meetings[row.communicator, row.number][row.operation, row.root].append(row.rank)
+        meetings[row.communicator, row.number][row.operation, row.root].append(row)
     found = []
     for (communicator, number), sides in sorted(meetings.items()):
         if len(sides) > 1:
-            ordered = sorted(sides.items(), key=lambda side: (len(side[1]), min(side[1])))
-            parts = [_side(ranks, operation, root, noun) for (operation, root), ranks in ordered]
-            words = ", ".join([_with_verb(parts[0]), *(f"{ranks} in {what}" for ranks, _, what in parts[1:])])
+            ordered = sorted(sides.values(), key=lambda side: (len(side), min(side)))
+            words = ", ".join(_side(side, noun, first=side is ordered[0]) for side in ordered)
             found.append(f"{words}: operation {number} of {communicator} differs")
     return found
 
 
-def _side(ranks: list[int], operation: str, root: int | None, noun: str) -> tuple[str, str, str]:
+def _side(side: list[Waiting], noun: str, *, first: bool) -> str:
+    ranks = sorted(row.rank for row in side)
+    operation, root = side[0].operation, side[0].root
     what = f"{operation} (root {root})" if root is not None else operation
-    return who(sorted(ranks), noun), "is" if len(ranks) == 1 else "are", what
-
-
-def _with_verb(part: tuple[str, str, str]) -> str:
-    ranks, verb, what = part
-    return f"{ranks} {verb} in {what}"
+    if all(row.over for row in side):
+        verb = "was " if len(ranks) == 1 else "were "
+    else:
+        verb = ("is " if len(ranks) == 1 else "are ") if first else ""
+    return f"{who(ranks, noun)} {verb}in {what}"
 
 
 def _base(file: str) -> str:

@@ -15,7 +15,8 @@ from hpcremote import files
 from hpcremote.client.link import Link
 from hpcremote.connection import Connection
 from hpcremote.errors import EngineError, HPCRemoteError, NoEnginesRegistered, NotConnected, Refused
-from hpcremote.net.hub import Got, Hub, Peer
+from hpcremote.net.happenings import Got, Peer
+from hpcremote.net.hub import Hub
 from hpcremote.net.keys import Admission, new_keypair
 from hpcremote.net.shm import write_blob
 from hpcremote.wire import messages as m
@@ -31,6 +32,9 @@ class Sink:
 
     def on_result(self, result: m.Result, frames: Sequence[Frame]) -> None:
         self.results.append((result, frames))
+
+    def on_results(self, results: Sequence[tuple[m.Result, Sequence[Frame]]]) -> None:
+        self.results += results
 
     def on_output(self, output: m.Output) -> None:
         raise AssertionError(output)

@@ -26,6 +26,9 @@ class Sink:
     def on_result(self, result: m.Result, frames: Sequence[Frame]) -> None:
         self.results.append((result, frames))
 
+    def on_results(self, results: Sequence[tuple[m.Result, Sequence[Frame]]]) -> None:
+        self.results += results
+
     def on_output(self, output: m.Output) -> None:
         self.outputs.append(output)
 

@@ -70,13 +70,13 @@ def test_all_agents_answer(bench):
     bench.say("c", m.Where(7, [0, 1], True))
     (look,) = bench.got("a", m.Look)
     assert look == m.Look(1, ["uid0"], True)
-    bench.say("a", m.Seen(1, [m.Sight("uid0", "Stack", "sleeping", "#0")]))
+    bench.say("a", m.Seen(1, [m.Sight("uid0", "Stack", "sleeping", "#0", "n")]))
     assert bench.got("c", m.Answer) == []
     bench.say("b", m.Seen(1, [m.Sight("uid1", "Other", "running")]))
-    row = {"rank": 0, "host": "node", "text": "Stack", "native": "#0", "state": "sleeping"}
+    row = {"rank": 0, "host": "node", "text": "Stack", "native": "#0", "state": "sleeping", "note": "n"}
     assert bench.answer() == {
         "0": row,
-        "1": {**row, "rank": 1, "text": "Other", "native": "", "state": "running"},
+        "1": {**row, "rank": 1, "text": "Other", "native": "", "state": "running", "note": ""},
     }
     assert bench.machine.deadline() is None
 

@@ -16,12 +16,14 @@ import zmq
 
 from hpcremote.errors import ConfigError
 from hpcremote.net import locals
-from hpcremote.net.hub import Came, Got, Happening, Hub, Peer, Went
+from hpcremote.net.happenings import Came, Got, Happening, Peer, Went
+from hpcremote.net.hub import Hub
 from hpcremote.net.keys import Admission, KeyPair, new_keypair
 from hpcremote.net.sockets import dealer
 from hpcremote.net.stream import Stream
 from hpcremote.wire import messages as m
 from hpcremote.wire.frames import Parcel, pack, unpack
+from hpcremote.wire.lanes import bundle, is_bundle, unbundle
 
 SERVER, CLIENT, ENGINE, STRANGER = (new_keypair() for _ in range(4))
 SOON = 10.0
@@ -461,3 +463,63 @@ def test_what_waits_is_counted(bench: Bench) -> None:
     assert sender.waiting == 0
     for stream in (sender, reader):
         stream.close()
+
+
+# ---------------------------------------------------------------- ranks behind an agent
+
+
+def test_ranks_behind_an_agent_are_peers_of_their_own(bench: Bench) -> None:
+    agent = bench.remote(ENGINE)
+    bench.tell(agent, "agent")
+    agent.send_multipart(bundle([([1], say("one")), ([2, 3], say("two, three"))]))
+    agent.send_multipart(bundle([([2], []), ([1], say("again")), ([9], [])]))
+    bench.until(lambda: len(bench.got()) == 5)
+    said = [(one.peer.lane, one.message.cause) for one in bench.seen if isinstance(one, Got)]  # type: ignore[union-attr]
+    assert said == [(0, "agent"), (1, "one"), (2, "two, three"), (3, "two, three"), (1, "again")]
+    assert [(one.peer.lane, one.role, one.local) for one in bench.came()] == [
+        (lane, "engine", False) for lane in range(4)
+    ]
+    assert [peer.lane for peer in bench.went()] == [2]
+    agent.close(0)
+    bench.until(lambda: len(bench.went()) == 4)
+    assert [peer.lane for peer in bench.went()] == [2, 0, 1, 3]
+
+
+def test_what_is_the_same_for_ranks_of_a_node_is_sent_there_once(bench: Bench) -> None:
+    agent, other = bench.remote(ENGINE), bench.local()
+    bench.tell(agent, "agent")
+    agent.send_multipart(bundle([([1, 2, 3], say("here"))]))
+    other.send(say("other"))
+    bench.until(lambda: len(bench.got()) == 5)
+    peers = {one.peer.lane: one.peer for one in bench.came() if not one.peer.local}
+    run, frames = m.Run(1, "all", b"", m.Part(b"", [], 1), False, [0]), [os.urandom(300_000)]
+    own = m.Stop("you")
+    bench.hub.send_all([
+        (peers[1], [(run, frames)]),
+        (peers[2], [(run, frames), (own, ())]),
+        (peers[0], [(m.Stop("agent"), ())]),
+        (peers[3], [(run, frames)]),
+    ])  # fmt: skip
+    came = [agent.recv_multipart() for _ in range(2)]
+    (batch,) = [one for one in came if not is_bundle(one[0])]
+    assert unpack(batch[0]) == [(m.Stop("agent"), ())]
+    (head, *rest) = next(one for one in came if is_bundle(one[0]))
+    entries = [(lanes, unpack(batch, share)) for lanes, batch, share in unbundle(head, rest)]
+    assert entries == [([1, 3], [(run, frames)]), ([2], [(run, frames), (own, ())])]
+
+
+@pytest.mark.parametrize(
+    ("keys", "lanes", "why"), [(CLIENT, [1], "not for speaking for ranks"), (ENGINE, [0], "no lane 0")]
+)
+def test_who_may_not_speak_for_ranks(
+    bench: Bench, keys: KeyPair, lanes: list[int], why: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    liar = bench.remote(keys)
+    bench.tell(liar, "hello")
+    liar.send_multipart(bundle([(lanes, say("lie"))]))
+    liar.send_multipart(say("after"))
+    bench.until(lambda: len(bench.got()) == 2)
+    assert [message.cause for message in bench.got()] == ["hello", "after"]  # type: ignore[union-attr]
+    assert [one.peer.lane for one in bench.came()] == [0]
+    assert why in caplog.text

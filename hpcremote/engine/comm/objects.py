@@ -95,12 +95,16 @@ class Objects(Base):
         rests: list[Any] = [None] * self.my_size
         rows = [memoryview(heads)[i * HEAD : (i + 1) * HEAD] for i in range(self.my_size)]
         requests = list(sends)
-        for rank, row in enumerate(rows):
-            if rank == self.my_rank:
-                rests[rank] = mine
-            elif size := _rest(row):
-                rests[rank] = MPI.buffer.allocate(size)
-                requests.append(self.hidden.Irecv(rests[rank], rank, _TAG))
+        try:
+            for rank, row in enumerate(rows):
+                if rank == self.my_rank:
+                    rests[rank] = mine
+                elif size := _rest(row):
+                    rests[rank] = MPI.buffer.allocate(size)
+                    requests.append(self.hidden.Irecv(rests[rank], rank, _TAG))
+        except BaseException:  # no memory, or a signal's
+            self.watch.drop(self, requests)
+            raise
         self.watch.wait_all(self, requests)
         return [_unpack(row, rest) for row, rest in zip(rows, rests, strict=True)]
 
@@ -113,11 +117,18 @@ class Objects(Base):
         return b"".join(head for head, _ in packed), [rest for _, rest in packed]
 
     def _send_rests(self, rests: list[bytes]) -> list[MPI.Request]:
-        return [
-            self.hidden.Isend(rest, rank, _TAG)
-            for rank, rest in enumerate(rests)
-            if rest and rank != self.my_rank
-        ]
+        return self._send_all([(rest, i) for i, rest in enumerate(rests) if rest and i != self.my_rank])
+
+    def _send_all(self, parcels: list[tuple[bytes, int]]) -> list[MPI.Request]:
+        """Begin to send these to their ranks: all, or none that is not kept."""
+        requests: list[MPI.Request] = []
+        try:
+            for data, dest in parcels:
+                requests.append(self.hidden.Isend(data, dest, _TAG))
+        except BaseException:
+            self.watch.drop(self, requests)
+            raise
+        return requests
 
     def scatter(self, sendobj: Sequence[Any] | None, root: int = 0) -> Any:
         """See mpi4py."""
@@ -251,10 +262,7 @@ class Objects(Base):
 
     def _post(self, obj: Any, dest: int) -> list[MPI.Request]:
         head, rest = _pack(obj)
-        requests = [self.hidden.Isend(head, dest, _TAG)]
-        if rest:
-            requests.append(self.hidden.Isend(rest, dest, _TAG))
-        return requests
+        return self._send_all([(head, dest), (rest, dest)] if rest else [(head, dest)])
 
     def _take(self, source: int) -> Any:
         head = bytearray(HEAD)

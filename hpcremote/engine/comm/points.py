@@ -128,7 +128,12 @@ class Points(Base):
         self._point("Sendrecv", source)
         try:
             receive = _P.Irecv(self, recvbuf, source, recvtag)
-            self._both(_P.Isend(self, sendbuf, dest, sendtag), receive, status)
+            try:
+                send = _P.Isend(self, sendbuf, dest, sendtag)
+            except BaseException:  # it is no buffer, say
+                self.watch.drop(self, [receive], cancel=True)
+                raise
+            self._both(send, receive, status)
         finally:
             self.watch.leave()
 

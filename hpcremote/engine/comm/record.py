@@ -34,14 +34,6 @@ class Waiting(NamedTuple):
     lineno: int
 
 
-class Step(NamedTuple):
-    """A collective that a rank has entered: its number on its communicator, name, and root."""
-
-    number: int
-    operation: str
-    root: int | None
-
-
 class Trace(NamedTuple):
     """The MPI operations of one call on one rank.
 

@@ -23,6 +23,7 @@ from collections.abc import Callable, Sequence
 from hpcremote.engine.comm.world import World
 from hpcremote.errors import HPCRemoteError
 from hpcremote.wire.messages import Renew
+from hpcremote.wire.notes import Note, dump
 
 
 class Side:
@@ -112,6 +113,14 @@ class Side:
     def wake(self) -> None:
         """A signal has come: look."""
         self._world.ring()
+
+    def note(self) -> str:
+        """Say in which operation the main thread is, and which collectives it was in."""
+        waiting = self._world.where()
+        steps = self._world.steps()
+        if waiting is None:
+            return dump(Note(steps=steps))
+        return dump(Note(waiting.operation, waiting.filename, waiting.lineno, steps))
 
     # ------------------------------------------------------------ the gate
 

@@ -1,6 +1,6 @@
 """The main thread's waits in MPI, and how another thread gets it out of them.
 
-A wait is ``Waitany([operation, wake])``, where *wake* is a receive on a private duplicate of COMM_SELF:
+A wait is ``Waitany([operation, wake])``, where *wake* is a receive from ourselves on a communicator of ours:
 MPI does the waiting, at MPI's speed and without the GIL, and a message to oneself ends it. ::
 
     main thread          Waitany([Iallreduce, wake]) ... ──▶ Released
@@ -33,6 +33,8 @@ SPIN = 0.0002
 NAP = 0.001
 
 _waitany = MPI.Request.Waitany
+#: Tag of messages to ourselves (agreements have higher ones).
+_TAG = 1
 
 
 #: An operation that was entered: communicator, name, number, root, time.
@@ -77,7 +79,7 @@ class Watch:
         waker: the thread that waits in MPI with it; all others poll.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, private: MPI.Intracomm) -> None:
         self.main = get_ident()
         self.alarm: Alarm | None = None
         self.now: Entered | None = None
@@ -97,8 +99,9 @@ class Watch:
         self._small: list[MPI.Request] = []
         self._sending: list[MPI.Request] = []
         self._threads = MPI.Query_thread() == MPI.THREAD_MULTIPLE
-        self._own = MPI.COMM_SELF.Dup()
-        self.wake = self._own.Irecv(bytearray(1), 0, 0)
+        self._private = private
+        self._rank = private.Get_rank()
+        self.wake = self._listen()
         self.waker = self.main if self._threads else 0  # the thread that may wait in MPI
 
     # ------------------------------------------------------------ calls
@@ -196,7 +199,10 @@ class Watch:
     def _ring(self) -> None:
         if self._threads:
             self._sending = [request for request in self._sending if not request.Test()]
-            self._sending.append(self._own.Isend(bytearray(1), 0, 0))
+            self._sending.append(self._private.Isend(bytearray(1), self._rank, _TAG))
+
+    def _listen(self) -> MPI.Request:
+        return self._private.Irecv(bytearray(1), self._rank, _TAG)
 
     # ------------------------------------------------------------ the main thread
 
@@ -213,13 +219,29 @@ class Watch:
         """
         # The alarm may have rung already, in an earlier wait of the same operation; and a signal may have
         # come between the end of an earlier wait and the moment when the wake-up was set again.
-        if (
-            self.alarm is not None
-            or get_ident() != self.waker
-            or not self.wake
-            or _waitany((request, self.wake), status)
-        ):
-            self.wait_on(comm, request, status, cancel=cancel)
+        try:
+            if (
+                self.alarm is not None
+                or get_ident() != self.waker
+                or not self.wake
+                or _waitany((request, self.wake), status)
+            ):
+                self.wait_on(comm, request, status, cancel=cancel)
+        except BaseException:
+            if request:  # a signal's exception, unless it is kept already: MPI goes on with its buffers
+                self.drop(comm, [request], cancel=cancel)
+            raise
+
+    def drop(self, comm: Any, requests: list[MPI.Request], *, cancel: bool = False) -> None:
+        """Nobody will wait for these, because of an exception: cancel or keep those that go on."""
+        kept = self._left_behind
+        live = [one for one in requests if one and all(one is not other for other in kept)]
+        if cancel:
+            for request in live:
+                request.Cancel()
+                request.Wait()
+        elif live := [one for one in live if not one.Test()]:
+            self.leave_behind(comm, live)
 
     def wait_on(
         self, comm: Any, request: MPI.Request, status: MPI.Status | None = None, *, cancel: bool = False
@@ -230,7 +252,7 @@ class Watch:
             return
         while True:
             if not self.wake or self.wake.Test():
-                self.wake = self._own.Irecv(bytearray(1), 0, 0)
+                self.wake = self._listen()
             if self.alarm is not None:
                 if request.Test(status):
                     return

@@ -21,10 +21,11 @@ from hpcremote.engine.comm import current
 from hpcremote.engine.comm.agree import agree
 from hpcremote.engine.comm.base import repoint
 from hpcremote.engine.comm.communicator import Comm, dress
-from hpcremote.engine.comm.record import Step, Trace, Waiting
+from hpcremote.engine.comm.record import Trace, Waiting
 from hpcremote.engine.comm.watch import Watch
 from hpcremote.errors import HPCRemoteError
 from hpcremote.wire.messages import OWN_COMM, WORLD
+from hpcremote.wire.notes import Step
 
 #: comm() makes at most so many communicators (MPI libraries have room for about 2,000; each of ours is two).
 LIMIT = 256
@@ -44,7 +45,7 @@ class World:
             replace: bind the name MPI.COMM_WORLD to an interruptible duplicate.
         """
         self._internal = internal
-        self._watch = Watch()
+        self._watch = Watch(internal)
         self._everyone = tuple(range(internal.Get_size()))
         self._ranks: tuple[int, ...] = ()
         self._running = False
@@ -52,8 +53,9 @@ class World:
         self._asked = 0  # how often comm() had to make one in this call
         self._kept: dict[Key, Any] = {}
         self._known: tuple[Comm, ...] = ()  # for other threads
-        self._agreement = self._fresh(None, "an agreement")  # whose waits are on none of the user's
-        self._kept[self._everyone, True] = self._fresh(None, "comm()")
+        # On whose behalf we wait in agreements. Every communicator costs memory (MPICH has room for a few,
+        # then takes 2 MB more), and most sessions never ask for comm(): so there are no more than two here.
+        self._agreement = dress(internal, self._watch, internal, "an agreement")
         self._stand_in = self._fresh(None, "COMM_WORLD") if replace else None
         if self._stand_in is not None:
             self._stand_in.Set_name(MPI.COMM_WORLD.Get_name())
@@ -175,7 +177,7 @@ class World:
                     "libraries have room for few. Call on fewer different sets of ranks, or use "
                     "comm().Split(...) and Free()"
                 )
-            made = self._fresh(ranks, label) if interruptible else self._bare(ranks)
+            made = self._fresh(ranks, label) if interruptible else self._warm(self._bare(ranks))
         finally:
             self._watch.leave()
         self._kept[key] = made
@@ -192,6 +194,10 @@ class World:
             made = self._internal.Create_group(group)
             group.Free()
             everybody.Free()
+        return made
+
+    @staticmethod
+    def _warm(made: MPI.Intracomm) -> MPI.Intracomm:
         made.allreduce(0)  # mpi4py makes a hidden duplicate at the first one, holding the GIL
         return made
 
@@ -255,4 +261,4 @@ class World:
         if isinstance(comm, Comm):
             comm.mend(fresh, fresh.Dup(), why)
         else:
-            repoint(comm, fresh)
+            repoint(comm, self._warm(fresh))

@@ -342,7 +342,7 @@ def derived() -> None:
 
 def limit() -> None:
     """There is a limit to communicators, and it is said on all ranks alike."""
-    world.LIMIT = 1 if RANK == 0 else 100
+    world.LIMIT = 0 if RANK == 0 else 100
     w = World(PLAIN.Dup(), replace=False)
     w.begin(1, ALL[::-1])
     assert "one more than" in str(raises(HPCRemoteError, w.comm))
