@@ -112,11 +112,12 @@ class Together(Report):
         engine, error = next(iter(failures.items()))
         more = f" (and {len(failures) - 1} more engines)" if len(failures) > 1 else ""
         _log.warning(
-            "%s has failed on engine %d%s, while %s go on:\n%s",
+            "%s has failed on engine %d%s, while %s %s on:\n%s",
             self._fname,
             engine,
             more,
             _named(going_on),
+            "go" if len(going_on) > 1 else "goes",
             error,
         )
 
@@ -140,10 +141,12 @@ class Together(Report):
         """After a Ctrl-C: another one soon concerns the engines."""
         if self._is_there() or not somebody_watches():
             return
-        _log.warning(
-            "%s goes on on its engines; Ctrl-C again within %g s interrupts it there, too", self._fname, AGAIN
-        )
-        try:
+        try:  # the next one may come at any moment from here on
+            _log.warning(
+                "%s goes on on its engines; Ctrl-C again within %g s interrupts it there, too",
+                self._fname,
+                AGAIN,
+            )
             self.wait_until(self._is_there, AGAIN)
         except KeyboardInterrupt:
             if not self._is_there():

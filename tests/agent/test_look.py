@@ -16,6 +16,7 @@ from hpcremote.agent import look
 from hpcremote.ids import new_uid
 from hpcremote.net.nodes import Rank
 from hpcremote.wire import stacks
+from tests.integration.support import eventually
 
 CODE = """
 import ctypes, faulthandler, os, sys
@@ -104,7 +105,8 @@ def test_another_process_with_that_pid_is_left_alone(tmp_path, started):
 def test_what_the_kernel_says(tmp_path, started):
     one = Stuck(tmp_path)
     started.append(one)
-    assert look.describe(one.process.pid).startswith("sleeping")
+    # It has said that it is there, and is about to sleep.
+    eventually(lambda: look.describe(one.process.pid).startswith("sleeping"))
     assert look.state_letter(one.process.pid) == "S"
     one.end()
     assert look.describe(one.process.pid) == "ended"

@@ -66,9 +66,9 @@ def view(mpi4: Running) -> Iterator[Any]:
     before = view.apply_sync(os.getpid)
     yield view
     # Whatever a test did: same processes, and every rank is at work.
-    assert view.apply_sync(os.getpid) == before
-    assert view.apply_sync(total, 1) == [4] * 4
-    assert view.apply_sync(world_total, 2) == [8] * 4
+    assert view.apply_async(os.getpid).get(timeout=PATIENCE) == before
+    assert view.apply_async(total, 1).get(timeout=PATIENCE) == [4] * 4
+    assert view.apply_async(world_total, 2).get(timeout=PATIENCE) == [8] * 4
 
 
 OPERATIONS = ["allreduce", "Allreduce", "bcast", "Bcast", "Barrier", "recv", "Recv", "Send"]
@@ -247,19 +247,26 @@ def test_interrupting_a_view_ends_whole_calls(view: Any, mpi4: Running) -> None:
         result.get(timeout=PATIENCE)
 
 
-def test_ctrl_c_twice_interrupts_the_engines(view: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def press_ctrl_c_twice(caplog: pytest.LogCaptureFixture) -> None:
+    """Press Ctrl-C, and again when it has been said what that would do."""
+    os.kill(os.getpid(), signal.SIGINT)
+    eventually(lambda: "Ctrl-C again within" in caplog.text)
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_ctrl_c_twice_interrupts_the_engines(
+    view: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sys, "ps1", ">>> ", raising=False)  # somebody is there
     result = view.apply_async(wait_for_nobody)
 
     def press() -> None:
         eventually(lambda: "recv" in str(view.stacks()))
-        for _ in range(2):
-            os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(0.3)
+        press_ctrl_c_twice(caplog)
 
     thread = threading.Thread(target=press)
     thread.start()
-    with pytest.raises(KeyboardInterrupt):
+    with caplog.at_level(logging.WARNING, "hpcremote.client"), pytest.raises(KeyboardInterrupt):
         result.get(timeout=PATIENCE)
     thread.join()
     with pytest.raises(CompositeError, match="KeyboardInterrupt"):
@@ -319,9 +326,7 @@ def test_what_does_not_react_to_ctrl_c_is_shown_with_the_remedy(
 
     def press() -> None:
         eventually(lambda: "be_stubborn" in str(view.stacks()))
-        for _ in range(2):
-            os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(0.3)
+        press_ctrl_c_twice(caplog)
 
     thread = threading.Thread(target=press)
     thread.start()
