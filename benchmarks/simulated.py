@@ -29,6 +29,7 @@ from hpcremote.wire import messages as m
 from hpcremote.wire import payload
 from hpcremote.wire.frames import pack, unpack
 from hpcremote.wire.lanes import bundle, unbundle
+from hpcremote.wire.session import Resume, encode
 
 #: Ranks on a node.
 PER_NODE = 128
@@ -88,7 +89,7 @@ class Nodes:
         """Let every rank join, and rank 0 register the set."""
         members = [self._member(node, rank) for node in self._nodes.values() for rank in node.ranks]
         for node in self._nodes.values():
-            entries = []
+            entries = [([node.lane(rank) for rank in node.ranks], [encode(Resume(""))])]
             for rank in node.ranks:
                 uid = members[rank].uid
                 hello: list[m.AnyMessage] = [

@@ -5,6 +5,7 @@
     client ──Where──▶ ask() ──Look──▶ every agent ──Seen──▶ seen() ──Answer──▶ client
     engine's connection ends ──▶ amended(): of an engine elsewhere, its agent knows more; wait a moment
     agent's connection ends  ──▶ left(): engines of that node are told to see to a new one
+    an engine is cut off     ──▶ cut_off(): it may come back by another agent; wait while one sees it alive
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ PATIENCE = 5.0
 NATIVE_PATIENCE = 15.0
 #: How long the end of an engine elsewhere waits for its agent to say how, in seconds.
 HOLD = 0.5
+#: How long an engine whose agent has ended may take to come back, or to be seen alive by another, in seconds.
+RETURN = 5.0
 #: A node's agent is started anew at most so many times within so many seconds.
 TRIES, WITHIN = 5, 60.0
 #: Of how many ranks the end may be known before their connection ends.
@@ -55,6 +58,15 @@ class Wish:
     native: bool = False
 
 
+@dataclass(slots=True)
+class Held:
+    """The end of an engine that waits for better knowledge. ``severed``: that it has ended is not known."""
+
+    until: float
+    lost: Lost
+    severed: bool = False
+
+
 class Agents:
     """All node agents.
 
@@ -74,7 +86,7 @@ class Agents:
         self._states: dict[str, str] = {}
         self._wishes: dict[int, Wish] = {}
         self._asked = 0
-        self._held: dict[str, tuple[float, Lost]] = {}
+        self._held: dict[str, Held] = {}
         self._early: dict[str, m.Exited] = {}
         self._released: list[Lost] = []
         self._starts: dict[str, deque[float]] = {}
@@ -123,7 +135,9 @@ class Agents:
         return True
 
     def _start_anew(self, host: str) -> None:
-        orphans = [peer for peer, uid in self._roster.on_host(host).items() if uid not in self._by_uid]
+        here = self._roster.on_host(host).items()
+        # Those that are cut off see to it by themselves: nobody else could tell them.
+        orphans = [peer for peer, uid in here if uid not in self._by_uid and uid not in self._held]
         if not orphans:
             return
         starts = self._starts.setdefault(host, deque(maxlen=TRIES))
@@ -235,7 +249,7 @@ class Agents:
         self._by_uid.pop(exited.uid, None)
         held = self._held.pop(exited.uid, None)
         if held is not None:
-            self._released.append(Lost(held[1].peer, exited.cause, exited.output))
+            self._released.append(Lost(held.lost.peer, exited.cause, exited.output))
         elif self._roster.has(exited.uid) and len(self._early) < _EARLY:
             self._early[exited.uid] = exited
         elif exited.cause:
@@ -249,15 +263,27 @@ class Agents:
             return Lost(lost.peer, better or lost.cause, lost.output or early.output)
         if lost.cause or uid not in self._by_uid:
             return lost
-        self._held[uid] = (self._actions.now + HOLD, lost)
+        self._held[uid] = Held(self._actions.now + HOLD, lost)
         return None
+
+    def cut_off(self, peer: Peer, uid: str) -> None:
+        """There is no way to an engine: wait for it, or for an agent that says how it ended."""
+        early = self._early.pop(uid, None)
+        if early is None:
+            self._held[uid] = Held(self._actions.now + RETURN, Lost(peer), severed=True)
+        else:
+            self._released.append(Lost(peer, early.cause, early.output))
+
+    def rejoined(self, uid: str) -> None:
+        """It is back."""
+        self._held.pop(uid, None)
 
     # ------------------------------------------------------------ time
 
     def due(self) -> float | None:
         """Return when somebody has waited long enough, or None."""
         times = [wish.until for wish in self._wishes.values()]
-        return min([*times, *(until for until, _ in self._held.values())], default=None)
+        return min([*times, *(held.until for held in self._held.values())], default=None)
 
     def give_up(self) -> None:
         """Answer for agents that do not."""
@@ -271,10 +297,14 @@ class Agents:
                 wish.rows[uid]["state"] = f"not seen: no node agent watches it on {host}"
             wish.unwatched.clear()
             self._settle(wish)
-        for uid, (until, lost) in list(self._held.items()):
-            if now >= until:
+        for uid, held in list(self._held.items()):
+            if now < held.until:
+                continue
+            if held.severed and uid in self._by_uid:  # it is alive, and C code keeps it from connecting
+                held.until = now + RETURN
+            else:
                 del self._held[uid]
-                self._released.append(lost)
+                self._released.append(held.lost)
 
     def released(self) -> list[Lost]:
         """Return the ends that have waited, to be taken in as they are."""

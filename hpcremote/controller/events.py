@@ -8,7 +8,9 @@
     Arrived  a message                              Log      a line for the log
     Lost     a peer's connection ended              Relaunch a set that is to be started again
     Tick     the deadline passed                    Back     it is there
-    Relaunched  that has come to its end            End      everything is done, the process may end
+    Relaunched  that has come to its end            Forget   a severed peer that is not waited for any more
+    Severed  nobody speaks for a peer any more      End      everything is done, the process may end
+    Rejoined somebody does again
 """
 
 from __future__ import annotations
@@ -59,6 +61,18 @@ class Relaunched(NamedTuple):
     error: str = ""
 
 
+class Severed(NamedTuple):
+    """The connection of the node agent that speaks for a peer ended."""
+
+    peer: Peer
+
+
+class Rejoined(NamedTuple):
+    """There is a way to a severed peer again, and nothing was lost."""
+
+    peer: Peer
+
+
 class Send(msgspec.Struct, frozen=True, gc=False):  # a NamedTuple takes a Python call to make
     """Send this message, with these frames, to that peer."""
 
@@ -99,14 +113,20 @@ class Back(NamedTuple):
     set_id: str
 
 
+class Forget(NamedTuple):
+    """Keep nothing for a severed peer any more."""
+
+    peer: Peer
+
+
 class End(NamedTuple):
     """All that had to end has ended."""
 
     reason: str
 
 
-Event = Opened | Arrived | Lost | Tick | Relaunched
-Action = Send | Unlink | Log | Relaunch | Back | End
+Event = Opened | Arrived | Lost | Tick | Relaunched | Severed | Rejoined
+Action = Send | Unlink | Log | Relaunch | Back | Forget | End
 
 
 class Actions:
@@ -140,6 +160,10 @@ class Actions:
     def back(self, news: Back) -> None:
         """Tell who starts a set again that it is there."""
         self._list.append(news)
+
+    def forget(self, peer: Peer) -> None:
+        """Have nothing kept for a severed peer any more."""
+        self._list.append(Forget(peer))
 
     def end(self, reason: str) -> None:
         """Have the process end."""

@@ -8,14 +8,25 @@ listed in ``events.py``.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from hpcremote.controller.agents import Agents
+from hpcremote.controller.asking import Asking
 from hpcremote.controller.calls import Calls, Client
-from hpcremote.controller.events import Action, Actions, Arrived, Event, Lost, Opened, Peer, Relaunched
+from hpcremote.controller.events import (
+    Action,
+    Actions,
+    Arrived,
+    Event,
+    Lost,
+    Opened,
+    Peer,
+    Rejoined,
+    Relaunched,
+    Severed,
+)
 from hpcremote.controller.restarting import Restarting
 from hpcremote.controller.roster import Engine, Roster
 from hpcremote.controller.watchdog import Watchdog
@@ -57,6 +68,8 @@ class Controller:
         self.agents = Agents(self.roster, self._actions)
         self._watchdog = Watchdog(watchdog, self.roster, self.clients, self.agents.look, self._actions)
         self._restarting = Restarting(self.roster, self._actions)
+        identity = {"cluster_id": cluster_id, "version": version, "host": host, "pid": pid}
+        self._asking = Asking(identity, self.roster, self.clients, self._actions)
         self.strangers: dict[Peer, Stranger] = {}
         self.ending: float | None = None
         self._why_ending = ""
@@ -66,7 +79,7 @@ class Controller:
             m.Call: self._calls.call,
             m.Abort: self._calls.abort,
             m.Shutdown: self._shutdown,
-            m.Query: self._query,
+            m.Query: self._asking.query,
             m.Where: self.agents.ask,
             m.Kill: self._kill,
             m.Restart: self._restarting.restart,
@@ -94,6 +107,10 @@ class Controller:
             self._lost(event)
         elif type(event) is Relaunched:
             self._restarting.relaunched(event)
+        elif type(event) is Severed:
+            self._cut_off(event.peer)
+        elif type(event) is Rejoined:
+            self.agents.rejoined(self.roster.uid_of(event.peer))
         self._calls.give_up_definitions(self._now)
         self._do_what_is_due()
         self._check_end()
@@ -197,34 +214,9 @@ class Controller:
                 self._actions.send(engine.peer, m.Stop("a client asked for it"))
         self._actions.send(peer, m.Answer(shutdown.request, "true"))
 
-    def _query(self, peer: Peer, query: m.Query, _frames: Sequence[Frame]) -> None:
-        answers: dict[str, Callable[[], object]] = {
-            "queue_status": self.roster.queue_status,
-            "info": self._info,
-            "ended sets": self.roster.ended_sets,
-        }
-        ask = answers.get(query.what)
-        if ask is None:
-            self._actions.send(
-                peer, m.Answer(query.request, "", f"this controller cannot tell {query.what!r}")
-            )
-        else:
-            self._actions.send(peer, m.Answer(query.request, json.dumps(ask())))
-
     def _kill(self, peer: Peer, kill: m.Kill, _frames: Sequence[Frame]) -> None:
         problem = self.agents.signal(kill.targets, kill.number)
         self._actions.send(peer, m.Answer(kill.request, "" if problem else "true", problem))
-
-    def _info(self) -> dict[str, object]:
-        return {
-            "cluster_id": self.cluster_id,
-            "version": self.version,
-            "host": self.host,
-            "pid": self.pid,
-            "clients": len(self.clients),
-            "calls": sum(len(client.works) for client in self.clients.values()),
-            **self.roster.progress(),
-        }
 
     # ------------------------------------------------------------ what engines say
 
@@ -291,7 +283,15 @@ class Controller:
         if amended is not None:
             self._lose_engine(amended)
 
+    def _cut_off(self, peer: Peer) -> None:
+        if uid := self.roster.uid_of(peer):
+            self.agents.cut_off(peer, uid)
+        else:  # no engine
+            self._actions.forget(peer)
+            self._lost(Lost(peer))
+
     def _lose_engine(self, lost: Lost) -> None:
+        self._actions.forget(lost.peer)
         engine, gone = self.roster.lose(lost.peer, lost.cause, lost.output, self._now)
         if engine is None or gone is None:
             return

@@ -16,17 +16,21 @@ from hpcremote.controller.events import (
     Back,
     End,
     Event,
+    Forget,
     Log,
     Lost,
     Opened,
+    Rejoined,
     Relaunch,
     Send,
+    Severed,
     Tick,
     Unlink,
 )
 from hpcremote.controller.machine import Controller
 from hpcremote.controller.relaunch import Relauncher, Relaunches
 from hpcremote.ids import is_uid
+from hpcremote.net import happenings
 from hpcremote.net.happenings import Came, Got, Happening, Peer, Went
 from hpcremote.net.hub import Hub
 from hpcremote.net.keys import RateLimit
@@ -115,8 +119,7 @@ class Server:
             if type(what) is Got:
                 actions = self._machine.receive(what.peer, what.message, what.frames, now)
             else:
-                event = Opened(what.peer, what.role, what.local) if isinstance(what, Came) else what
-                actions = self._machine.handle(cast("Event", event), now)
+                actions = self._machine.handle(_event(what), now)
             self._carry_out(actions)
         except Exception:  # noqa: BLE001 - it is logged, and
             # one peer's odd message must not end everybody's cluster.
@@ -144,6 +147,8 @@ class Server:
                 self._relaunches.start(action)
             elif isinstance(action, Back):
                 self._relaunches.back(action)
+            elif isinstance(action, Forget):
+                self._hub.forget(cast("Peer", action.peer))
             elif isinstance(action, End):
                 _log.info("ended: %s", action.reason)
                 self._done = True
@@ -185,6 +190,16 @@ class Server:
             (Path(self._words) / f"{uid}.{suffix}").unlink(missing_ok=True)
         written = [text[-TAIL:].strip("\0\n") for text in (output, for_people(errors))]
         return cause_of(errors), "\n".join(filter(None, written))
+
+
+def _event(what: Happening | Lost) -> Event:
+    if isinstance(what, Came):
+        return Opened(what.peer, what.role, what.local)
+    if isinstance(what, happenings.Severed):
+        return Severed(what.peer)
+    if isinstance(what, happenings.Rejoined):
+        return Rejoined(what.peer)
+    return cast("Lost", what)
 
 
 def _tail(path: Path) -> str | None:

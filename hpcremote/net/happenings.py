@@ -45,4 +45,16 @@ class Went(NamedTuple):
     peer: Peer
 
 
-Happening = Came | Got | Went
+class Severed(NamedTuple):
+    """The connection of who speaks for a peer ended; the peer itself may come back, and waits for nothing."""
+
+    peer: Peer
+
+
+class Rejoined(NamedTuple):
+    """A severed peer is back, and has lost nothing."""
+
+    peer: Peer
+
+
+Happening = Came | Got | Went | Severed | Rejoined

@@ -136,6 +136,9 @@ class Hub:
                 self._read(happened)
             if self._went:
                 self._report_departures(happened)
+        if self._lanes.answers:
+            for carrier, frames in self._lanes.take_answers():
+                self._send(carrier, frames)
         return happened
 
     def _on_own(self, fd: int, happened: list[Happening]) -> None:
@@ -283,7 +286,7 @@ class Hub:
 
     def send_all(self, outbox: Iterable[tuple[Peer, Sequence[Parcel]]]) -> None:
         """Send a batch to each of these peers, to those of one connection together."""
-        for peer, frames in parcel_out(outbox):
+        for peer, frames in parcel_out(self._lanes.departing(outbox)):
             self._send(peer, frames)
 
     def _send(self, peer: Peer, frames: Sequence[Frame]) -> None:
@@ -307,6 +310,10 @@ class Hub:
     def stalled(self) -> list[Peer]:
         """Local peers that do not read, and for which very much waits (remote ones lose their heartbeat)."""
         return [Peer(True, name) for name in self._locals.stalled] if self._locals is not None else []
+
+    def forget(self, peer: Peer) -> None:
+        """Do not wait for a severed peer any more."""
+        self._lanes.forget(peer)
 
     def cut(self, peer: Peer) -> None:
         """End a local peer's connection without sending what waits; poll() reports that it went."""

@@ -5,15 +5,22 @@
     agent ──bundle──▶ take_in() ─▶ [Came, Got, Went] of its lanes, as if each had a connection of its own
     agent ◀──bundle── parcel_out(): what is the same for several lanes is in it once, and is packed once
 
-Only connections whose key is for engine's work may speak for others.
+    agent's connection ends ─▶ Severed: who is behind it may live ──Resume by another agent──▶ Rejoined
+                                                                  └─ forget(): nobody waits any more
+
+A rank keeps its :class:`Peer` over all of this: to those who talk to it nothing has happened. Only
+connections whose key is for engine's work may speak for others.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from hpcremote.net.happenings import Came, Got, Happening, Peer, Went
+from hpcremote.ids import is_uid
+from hpcremote.net.happenings import Came, Got, Happening, Peer, Rejoined, Severed, Went
+from hpcremote.wire import session as s
 from hpcremote.wire.frames import Frame, FrameError, Parcel, pack, unpack
 from hpcremote.wire.lanes import bundle, unbundle
 
@@ -23,11 +30,30 @@ RELAYING = ("engine", "any")
 MOST_LANES = 65_536
 
 
+@dataclass(slots=True)
+class Lane:
+    """A rank, and the way to it: a connection and its number there; None while there is no way."""
+
+    peer: Peer
+    route: Peer | None
+    uid: str = ""
+    session: s.Session[Sequence[Parcel]] | None = None
+
+
 class Lanes:
-    """The lanes of all connections."""
+    """The lanes of all connections.
+
+    Attributes:
+        answers: batches that have to be sent to these lanes before anything else.
+    """
 
     def __init__(self) -> None:
-        self._open: dict[Peer, dict[int, Peer]] = {}
+        self._open: dict[Peer, dict[int, Lane | None]] = {}  # None: who was there is elsewhere now
+        self._by_peer: dict[Peer, Lane] = {}
+        self._by_uid: dict[str, Lane] = {}
+        self.answers: list[tuple[Peer, Sequence[Frame]]] = []
+
+    # ------------------------------------------------------------ in
 
     def take_in(
         self, carrier: Peer, role: str, head: bytes, frames: Sequence[Any], happened: list[Happening]
@@ -35,35 +61,139 @@ class Lanes:
         """Add what a bundle tells to *happened*.
 
         Raises:
-            FrameError: it cannot be read, or is not allowed; what was understood before is in *happened*.
+            FrameError: it is not allowed, or something in it cannot be read; the rest is in *happened*.
         """
         if role not in RELAYING:
             raise FrameError("the key of this connection is not for speaking for ranks")
         lanes = self._open.setdefault(carrier, {})
+        wrong: FrameError | None = None
         for numbers, batch, share in unbundle(head, frames):
-            if not batch:
-                happened += [Went(peer) for number in numbers if (peer := lanes.pop(number, None))]
-                continue
-            parcels = unpack(batch, share)
-            for number in numbers:
-                peer = lanes.get(number)
-                if peer is None:
-                    peer = self._enter(carrier, lanes, number, role, happened)
+            try:
+                if not batch:
+                    happened += [Went(peer) for number in numbers if (peer := self._close(lanes, number))]
+                elif s.is_control(batch):
+                    word = s.decode(batch, share)
+                    for number in numbers:
+                        self._hear(Peer(carrier.local, carrier.name, number), role, word, happened)
+                else:
+                    self._hand_on(lanes, numbers, batch, share, happened)
+            except FrameError as error:  # others are not to lose what is theirs
+                wrong = wrong or error
+        if wrong is not None:
+            raise wrong
+
+    def _hand_on(
+        self,
+        lanes: dict[int, Lane | None],
+        numbers: Sequence[int],
+        batch: bytes,
+        share: Sequence[Any],
+        happened: list[Happening],
+    ) -> None:
+        found = [lanes[number] for number in numbers if number in lanes]
+        size = sum(map(len, share))
+        for lane in found:
+            if lane is not None and lane.session is not None and lane.session.take(size) and lane.route:
+                self.answers.append((lane.route, [lane.session.ack()]))
+        parcels = unpack(batch, share)
+        for lane in found:
+            if lane is not None:
                 for message, payload in parcels:
-                    happened.append(Got(peer, message, payload))
+                    happened.append(Got(lane.peer, message, payload))
+        if len(found) < len(numbers):
+            raise FrameError("a message of a lane that has not been opened")
+
+    def _hear(self, route: Peer, role: str, word: s.Control, happened: list[Happening]) -> None:
+        lanes = self._open[Peer(route.local, route.name)]
+        lane = lanes.get(route.lane)
+        if isinstance(word, s.Ack):
+            if lane is not None and lane.session is not None:
+                lane.session.acknowledged(word.taken)
+        elif isinstance(word, s.Resume):
+            if not route.lane or len(lanes) >= MOST_LANES:
+                raise FrameError(f"no lane {route.lane}: they begin at 1, and {MOST_LANES} are the most")
+            if route.lane in lanes or not (is_uid(word.session) or not word.session):
+                raise FrameError("a lane is opened once, by a rank")
+            self._enter(lanes, route, role, word, happened)
 
     def _enter(
-        self, carrier: Peer, lanes: dict[int, Peer], number: int, role: str, happened: list[Happening]
-    ) -> Peer:
-        if not number or len(lanes) >= MOST_LANES:
-            raise FrameError(f"no lane {number}: they begin at 1, and {MOST_LANES} are the most")
-        peer = lanes[number] = Peer(carrier.local, carrier.name, number)
-        happened.append(Came(peer, role, False))
-        return peer
+        self,
+        lanes: dict[int, Lane | None],
+        route: Peer,
+        role: str,
+        word: s.Resume,
+        happened: list[Happening],
+    ) -> None:
+        lane = self._by_uid.get(word.session)
+        if lane is not None and lane.session is not None:
+            again = lane.session.lacking(word.taken)
+            if lane.route is not None:  # its connection has ended, which we have not heard yet
+                self._open[Peer(lane.route.local, lane.route.name)][lane.route.lane] = None
+            else:
+                happened.append(Rejoined(lane.peer))
+            lane.route = route
+            self.answers.append((route, [s.encode(s.Resumed(lane.session.taken, known=True))]))
+            self.answers += [(route, pack(parcels)) for parcels in again]
+        else:
+            lane = self._by_peer[route] = Lane(route, route, word.session)
+            if word.session:
+                lane.session = s.Session()
+                self._by_uid[word.session] = lane
+                self.answers.append((route, [s.encode(s.Resumed(0, known=False))]))
+            happened.append(Came(route, role, False))
+        lanes[route.lane] = lane
+
+    # ------------------------------------------------------------ out
+
+    def departing(
+        self, outbox: Iterable[tuple[Peer, Sequence[Parcel]]]
+    ) -> Iterator[tuple[Peer, Sequence[Parcel]]]:
+        """Yield what can be sent now, and the way that it goes; the rest waits, if its receiver may come."""
+        for peer, parcels in outbox:
+            if not peer.lane:
+                yield peer, parcels
+            elif lane := self._by_peer.get(peer):
+                if lane.session is not None:
+                    lane.session.add(parcels)
+                if lane.route is not None:
+                    yield lane.route, parcels
+
+    def take_answers(self) -> Iterator[tuple[Peer, list[Frame]]]:
+        """Yield one bundle of answers for every connection that has some; they are given once."""
+        answers, self.answers = self.answers, []
+        by_carrier: dict[Peer, list[tuple[list[int], Sequence[Frame]]]] = {}
+        for route, batch in answers:
+            by_carrier.setdefault(Peer(route.local, route.name), []).append(([route.lane], batch))
+        for carrier, entries in by_carrier.items():
+            yield carrier, bundle(entries)
+
+    # ------------------------------------------------------------ the end
+
+    def _close(self, lanes: dict[int, Lane | None], number: int) -> Peer | None:
+        lane = lanes.pop(number, None)
+        if lane is None:
+            return None
+        self.forget(lane.peer)
+        return lane.peer
 
     def end(self, carrier: Peer) -> list[Happening]:
-        """A connection has ended: return who went with it."""
-        return [Went(peer) for peer in self._open.pop(carrier, {}).values()]
+        """A connection has ended: return what becomes of those behind it."""
+        happened: list[Happening] = []
+        for lane in self._open.pop(carrier, {}).values():
+            if lane is None:
+                continue
+            if lane.session is None:
+                self.forget(lane.peer)
+                happened.append(Went(lane.peer))
+            else:
+                lane.route = None
+                happened.append(Severed(lane.peer))
+        return happened
+
+    def forget(self, peer: Peer) -> None:
+        """Do not wait for this one any more."""
+        if (lane := self._by_peer.pop(peer, None)) and self._by_uid.get(lane.uid) is lane:
+            del self._by_uid[lane.uid]
 
 
 def parcel_out(

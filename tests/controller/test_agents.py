@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from hpcremote.controller.agents import HOLD, PATIENCE, TRIES
-from hpcremote.controller.events import Arrived, Log, Lost, Opened, Send, Tick
+from hpcremote.controller.agents import HOLD, PATIENCE, RETURN, TRIES
+from hpcremote.controller.events import Arrived, Forget, Log, Lost, Opened, Rejoined, Send, Severed, Tick
 from hpcremote.controller.machine import Controller
 from hpcremote.wire import messages as m
 from hpcremote.wire.lastwords import SILENT
@@ -21,6 +21,7 @@ class Bench:
         self.now = 0.0
         self.sent: list[tuple[object, m.AnyMessage]] = []
         self.log: list[str] = []
+        self.forgotten: list[object] = []
         for rank in (1, 0):
             self.feed(Opened(f"e{rank}", "engine", False))
             self.say(f"e{rank}", m.Join(f"uid{rank}", "set", rank, m.PROTOCOL, "0"))
@@ -35,6 +36,8 @@ class Bench:
                 self.sent.append((action.peer, action.message))
             elif isinstance(action, Log):
                 self.log.append(action.text)
+            elif isinstance(action, Forget):
+                self.forgotten.append(action.peer)
 
     def say(self, peer: str, message: m.AnyMessage) -> None:
         self.feed(Arrived(peer, message, ()))
@@ -194,3 +197,67 @@ def test_a_rank_that_is_stopped_is_in_the_log(bench):
     bench.say("a", m.Noticed("uid1", "T"))
     bench.say("a", m.Noticed("uid1", ""))
     assert bench.log[-2:] == ["engine 1 is stopped (SIGCONT lets it go on)", "engine 1 goes on"]
+
+
+# ---------------------------------------------------------------- ranks behind an agent that ended
+
+
+def cut_off(bench: Bench, *peers: str) -> None:
+    """An agent that spoke for these ranks is killed."""
+    bench.agent()
+    bench.say("c", m.Call(1, [0, 1], "apply", b"", [m.Part()]))
+    for peer in peers:
+        bench.feed(Severed(peer))
+    bench.feed(Lost("a"))
+
+
+def test_calls_of_ranks_that_come_back_go_on(bench):
+    cut_off(bench, "e0", "e1")
+    assert bench.got("e0", m.Tend) == bench.got("e1", m.Tend) == []
+    for peer in ("e0", "e1"):
+        bench.feed(Rejoined(peer))
+    assert bench.machine.deadline() is None
+    (run,) = bench.got("e0", m.Run)
+    bench.say("e0", m.Done(run.seq, "ok", m.Part()))
+    bench.say("e1", m.Done(run.seq, "ok", m.Part()))
+    assert [result.status for result in bench.got("c", m.Result)] == ["ok", "ok"]
+    assert bench.got("c", m.Engines) == [] and bench.forgotten == []
+
+
+def test_who_does_not_come_back_is_given_up(bench):
+    cut_off(bench, "e0", "e1")
+    bench.feed(Rejoined("e0"))
+    bench.wait(RETURN)
+    (change,) = bench.got("c", m.Engines)
+    assert [gone.id for gone in change.went] == [1]
+    assert [result.status for result in bench.got("c", m.Result)] == ["lost"]
+    assert bench.forgotten == ["e1"]
+    bench.feed(Opened("again", "engine", False))
+    bench.say("again", m.Join("uid1", "set", 1, m.PROTOCOL, "0"))
+    assert bench.got("again", m.Joined) == [m.Joined(1, "test")]
+
+
+def test_who_is_seen_alive_has_time(bench):
+    cut_off(bench, "e1")
+    bench.agent("b")
+    for _ in range(5):
+        bench.wait(RETURN)
+    assert bench.got("c", m.Engines) == []
+    bench.say("b", m.Exited("uid1", "killed by SIGKILL", "its last words"))
+    (change,) = bench.got("c", m.Engines)
+    assert change.went == [m.Gone(1, "uid1", "killed by SIGKILL", "its last words")]
+    assert bench.forgotten == ["e1"]
+
+
+def test_an_agent_may_have_said_how_a_rank_ended_before_it_ended_itself(bench):
+    bench.agent()
+    bench.say("a", m.Exited("uid1", "killed by SIGSEGV"))
+    bench.feed(Severed("e1"))
+    (change,) = bench.got("c", m.Engines)
+    assert change.went[0].cause == "killed by SIGSEGV"
+
+
+def test_a_lane_that_was_nobody_is_forgotten(bench):
+    bench.feed(Opened("x", "engine", False))
+    bench.feed(Severed("x"))
+    assert "x" in bench.forgotten and bench.machine.strangers == {}

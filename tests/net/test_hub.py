@@ -24,6 +24,7 @@ from hpcremote.net.stream import Stream
 from hpcremote.wire import messages as m
 from hpcremote.wire.frames import Parcel, pack, unpack
 from hpcremote.wire.lanes import bundle, is_bundle, unbundle
+from hpcremote.wire.session import Resume, encode
 
 SERVER, CLIENT, ENGINE, STRANGER = (new_keypair() for _ in range(4))
 SOON = 10.0
@@ -471,7 +472,9 @@ def test_what_waits_is_counted(bench: Bench) -> None:
 def test_ranks_behind_an_agent_are_peers_of_their_own(bench: Bench) -> None:
     agent = bench.remote(ENGINE)
     bench.tell(agent, "agent")
-    agent.send_multipart(bundle([([1], say("one")), ([2, 3], say("two, three"))]))
+    agent.send_multipart(
+        bundle([([1, 2, 3], [encode(Resume(""))]), ([1], say("one")), ([2, 3], say("two, three"))])
+    )
     agent.send_multipart(bundle([([2], []), ([1], say("again")), ([9], [])]))
     bench.until(lambda: len(bench.got()) == 5)
     said = [(one.peer.lane, one.message.cause) for one in bench.seen if isinstance(one, Got)]  # type: ignore[union-attr]
@@ -488,7 +491,7 @@ def test_ranks_behind_an_agent_are_peers_of_their_own(bench: Bench) -> None:
 def test_what_is_the_same_for_ranks_of_a_node_is_sent_there_once(bench: Bench) -> None:
     agent, other = bench.remote(ENGINE), bench.local()
     bench.tell(agent, "agent")
-    agent.send_multipart(bundle([([1, 2, 3], say("here"))]))
+    agent.send_multipart(bundle([([1, 2, 3], [encode(Resume(""))]), ([1, 2, 3], say("here"))]))
     other.send(say("other"))
     bench.until(lambda: len(bench.got()) == 5)
     peers = {one.peer.lane: one.peer for one in bench.came() if not one.peer.local}
@@ -509,15 +512,25 @@ def test_what_is_the_same_for_ranks_of_a_node_is_sent_there_once(bench: Bench) -
 
 
 @pytest.mark.parametrize(
-    ("keys", "lanes", "why"), [(CLIENT, [1], "not for speaking for ranks"), (ENGINE, [0], "no lane 0")]
+    ("keys", "entry", "why"),
+    [
+        (CLIENT, ([1], [encode(Resume(""))]), "not for speaking for ranks"),
+        (ENGINE, ([0], [encode(Resume(""))]), "no lane 0"),
+        (ENGINE, ([1], say("lie")), "a lane that has not been opened"),
+        (ENGINE, ([1], [encode(Resume("../etc"))]), "opened once, by a rank"),
+    ],
 )
 def test_who_may_not_speak_for_ranks(
-    bench: Bench, keys: KeyPair, lanes: list[int], why: str, caplog: pytest.LogCaptureFixture
+    bench: Bench,
+    keys: KeyPair,
+    entry: tuple[list[int], list[bytes]],
+    why: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.WARNING)
     liar = bench.remote(keys)
     bench.tell(liar, "hello")
-    liar.send_multipart(bundle([(lanes, say("lie"))]))
+    liar.send_multipart(bundle([entry]))
     liar.send_multipart(say("after"))
     bench.until(lambda: len(bench.got()) == 2)
     assert [message.cause for message in bench.got()] == ["hello", "after"]  # type: ignore[union-attr]
