@@ -52,6 +52,7 @@ class Connection:
         controller_timeout: seconds that engines live on without their controller.
         output_limit: bytes of what a call prints on one engine that go into its result.
         comm_world: whether MPI.COMM_WORLD inside engines is a duplicate in which waiting can be ended.
+        relay: by whom ranks are connected: ``auto``, ``always`` or ``never`` by their node's agent.
         ticks: ``files.process_start(pid)``, filled in by itself in the controller.
     """
 
@@ -74,12 +75,18 @@ class Connection:
     controller_timeout: float = 30.0
     output_limit: int = 10_000_000
     comm_world: bool = True
+    relay: str = "auto"
     ticks: int = dataclasses.field(default_factory=lambda: files.process_start(os.getpid()) or 0)
 
     @property
     def is_local(self) -> bool:
         """Whether the controller runs on this machine, so that ``ipc`` and ``shm`` can be used."""
         return self.machine == files.machine_id()
+
+    @property
+    def relayed(self) -> bool:
+        """Whether engines of this machine are connected by their node's agent."""
+        return self.relay == "always" or (self.relay == "auto" and not self.is_local)
 
     @property
     def is_stale(self) -> bool:

@@ -99,6 +99,11 @@ class Profile:
         True,
         "Whether the name MPI.COMM_WORLD inside engines is a duplicate whose waiting can be ended.",
     )
+    relay: str = _key(
+        "auto",
+        "Whether ranks share their node agent's connection to the controller; auto: where that is elsewhere.",
+        choices=("auto", "always", "never"),
+    )
     keepalive: float = _key(
         10.0,
         "Silence on a TCP connection after which its other end is asked; 0: never.",

@@ -74,6 +74,7 @@ def _leave(node: Node, lock: int, *, heal: bool) -> None:
     on us. Where we failed, it would fail as well; then what we said in our log is left to be told.
     """
     node.bell.unlink(missing_ok=True)
+    node.link.unlink(missing_ok=True)
     (node.folder / "lock").unlink(missing_ok=True)
     os.close(lock)
     left = any(rank.alive() for rank in node.ranks())

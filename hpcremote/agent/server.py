@@ -5,6 +5,7 @@
     bell      a rank has come            ─▶ read the folder
     pidfds    a process ended            ─▶ find out how
     transport the controller asks        ─▶ look, signal
+    relay     ranks and the controller   ─▶ hand on (where the agent relays)
     every few seconds                    ─▶ is somebody stopped?
 """
 
@@ -16,16 +17,20 @@ import os
 import select
 import signal
 import socket
+import threading
 import time
+from collections import deque
 from collections.abc import Sequence
 
 from hpcremote.agent import look
 from hpcremote.agent.machine import Agent
+from hpcremote.agent.relay import Relay
 from hpcremote.agent.watch import Watched, last_words
 from hpcremote.net.nodes import Node, Rank
 from hpcremote.net.transport import Transport
 from hpcremote.wire import messages as m
 from hpcremote.wire.frames import pack, unpack
+from hpcremote.wire.lanes import is_bundle
 
 _log = logging.getLogger("hpcremote.agent")
 
@@ -35,6 +40,8 @@ HEARTBEAT = 5.0
 WITHOUT_PIDFD = 0.5
 #: How long a rank may take to write its stack, and a tool to find all C stacks, in seconds.
 PYTHON, NATIVE = 2.0, 10.0
+#: While more than this waits for the controller, in bytes, ranks are not read; how often that is looked at.
+MOST_WAITING, LOOK_AGAIN = 64 << 20, 0.01
 
 
 class Server:
@@ -53,16 +60,20 @@ class Server:
         self._machine = Agent(socket.gethostname(), os.getpid())
         self._watched: dict[str, Watched] = {}
         self._by_fd: dict[int, str] = {}
-        self._poll = select.poll()
+        self._poll = select.epoll()
         self._near = node.connection.is_local
         self._bell = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         node.bell.unlink(missing_ok=True)
         self._bell.bind(str(node.bell))
-        self._poll.register(self._bell, select.POLLIN)
+        self._poll.register(self._bell, select.EPOLLIN)
         for fd in transport.fds:
-            self._poll.register(fd, select.POLLIN)
+            self._poll.register(fd, select.EPOLLIN)
         self._writing = False
         self._beat = 0.0
+        self._seen: deque[m.Seen] = deque()
+        self._relay = Relay(self._poll, node.link) if node.connection.relayed else None
+        if self._relay is not None:
+            self._relay.open()
 
     def run(self) -> None:
         """Serve until the last rank has gone."""
@@ -79,8 +90,11 @@ class Server:
         while self._transport.pending and (left := deadline - time.monotonic()) > 0:
             writable.poll(left * 1000)
             self._transport.flush()
+        if self._relay is not None:
+            self._relay.shut()
         self._transport.close(1.0)
         self._bell.close()
+        self._poll.close()
 
     def _is_done(self) -> bool:
         if not self._watched:
@@ -91,10 +105,10 @@ class Server:
         waiting = self._transport.pending
         if waiting != self._writing:
             self._writing = waiting
-            self._poll.modify(self._transport.fds[0], select.POLLIN | (select.POLLOUT if waiting else 0))
+            self._poll.modify(self._transport.fds[0], select.EPOLLIN | (select.EPOLLOUT if waiting else 0))
         blind = any(one.fd < 0 for one in self._watched.values())
         pause = WITHOUT_PIDFD if blind or not self._watched else HEARTBEAT
-        for fd, _ in self._poll.poll(pause * 1000):
+        for fd, events in self._poll.poll(LOOK_AGAIN if self._is_congested() else pause):
             if fd == self._bell.fileno():
                 self._answer_bell()
             elif fd in self._by_fd:
@@ -102,9 +116,23 @@ class Server:
             elif fd in self._transport.fds:
                 self._transport.flush()
                 self._read(certain=True)
-        self._read(certain=False)
+            elif self._relay is not None:
+                self._relay.on(fd, events)
+        self._pass_on()
         if time.monotonic() - self._beat >= pause:
             self._on_beat()
+        self._read(certain=False)
+
+    def _is_congested(self) -> bool:
+        if self._relay is None:
+            return False
+        congested = self._transport.waiting > MOST_WAITING
+        self._relay.pause(congested)
+        return congested
+
+    def _pass_on(self) -> None:
+        if self._relay is not None and (frames := self._relay.take()):
+            self._transport.pass_on(frames)
 
     # ------------------------------------------------------------ the ranks
 
@@ -112,6 +140,8 @@ class Server:
         with contextlib.suppress(BlockingIOError):
             while self._bell.recv(64):
                 pass
+        while self._seen:
+            self._send([self._seen.popleft()])
         self._look_around()
 
     def _look_around(self) -> None:
@@ -120,7 +150,7 @@ class Server:
             watched = self._watched[rank.uid] = Watched(rank)
             if watched.fd >= 0:
                 self._by_fd[watched.fd] = rank.uid
-                self._poll.register(watched.fd, select.POLLIN)
+                self._poll.register(watched.fd, select.EPOLLIN)
         self._send(self._machine.found([rank.uid for rank in new]))
         for rank in new:
             if not rank.alive():  # also: its pid is another's by now
@@ -137,6 +167,9 @@ class Server:
             cause, output = last_words(watched.rank, watched.cause())
         watched.close()
         self._node.withdraw(uid)
+        if self._relay is not None:
+            self._relay.ended(uid)
+            self._pass_on()
         self._send(self._machine.ended(uid, cause, output))
 
     def _on_beat(self) -> None:
@@ -154,26 +187,47 @@ class Server:
             self._transport.send(pack([(message, ()) for message in messages]))
 
     def _read(self, *, certain: bool) -> None:
-        batches = self._transport.receive(certain=certain)
-        while batches:
-            for batch in batches:
-                for message, _ in unpack(*batch):
+        """Take in all that the controller has sent, and what became of the connection."""
+        heard = True
+        while heard:
+            batches = self._transport.receive(certain=certain)
+            certain = False
+            for head, frames in batches:
+                if self._relay is not None and is_bundle(head):
+                    self._relay.deliver(head, frames)
+                    continue
+                for message, _ in unpack(head, frames):
                     self._receive(message)
-            batches = self._transport.receive(certain=False)
-        for connected in self._transport.changes():
-            if connected:
-                self._send(self._machine.introduction())
-            elif not self._transport.edges:
-                # The controller's process is gone. The ranks end soon, and are cleared away by us.
-                self._poll.unregister(self._transport.fds[0])
+            changes = self._transport.changes()
+            for connected in changes:
+                self._on_change(connected=connected)
+            heard = bool(batches or changes)
+
+    def _on_change(self, *, connected: bool) -> None:
+        if self._transport.final:
+            # The controller's process is gone. The ranks end soon, and are cleared away by us.
+            self._poll.unregister(self._transport.fds[0])
+        if self._relay is not None and not connected:
+            self._relay.shut()
+        if connected:
+            self._send(self._machine.introduction())
+            if self._relay is not None:
+                self._relay.open()
 
     def _receive(self, message: m.AnyMessage) -> None:
         if isinstance(message, m.Look):
-            self._send([m.Seen(message.request, self._look(message))])
+            if self._relay is None:
+                self._send([m.Seen(message.request, self._look(message))])
+            else:  # nobody's messages wait for that
+                threading.Thread(target=self._look_aside, args=(message,), daemon=True).start()
         elif isinstance(message, m.Signal):
             self._signal(message)
         elif isinstance(message, m.Refused):
             _log.warning("the controller refused this agent: %s", message.reason)
+
+    def _look_aside(self, wish: m.Look) -> None:
+        self._seen.append(m.Seen(wish.request, self._look(wish)))
+        self._node.ring()
 
     def _ranks(self, uids: Sequence[str]) -> list[Rank]:
         return [self._watched[uid].rank for uid in uids if uid in self._watched]

@@ -119,6 +119,7 @@ def _connection(profile: Profile, cluster_id: str, places: Places, port: int, se
         controller_timeout=profile.controller_timeout,
         output_limit=profile.output_limit,
         comm_world=profile.comm_world,
+        relay=profile.relay,
     )
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from hpcremote.connection import Connection
 from hpcremote.engine.machine import Engine
 from hpcremote.net.channel import Channel
-from hpcremote.net.connect import connect
+from hpcremote.net.transport import Transport
 from hpcremote.wire import messages as m
 from hpcremote.wire.frames import Parcel
 
@@ -23,23 +23,33 @@ TICK = 0.05
 
 
 class Link:
-    """The connection of an engine to its controller (or node agent).
+    """The connection of an engine to its controller, direct or by its node's agent.
+
+    Args:
+        connection: the cluster's.
+        machine: gets what comes.
+        transport: the open connection; it belongs to the link from now on.
+        tick: called every so often while a call runs.
 
     Attributes:
         lost_since: monotonic time at which the connection broke, or None.
     """
 
     def __init__(
-        self, connection: Connection, machine: Engine, *, timeout: float, tick: Callable[[], None] | None
+        self,
+        connection: Connection,
+        machine: Engine,
+        transport: Transport,
+        *,
+        tick: Callable[[], None] | None,
     ) -> None:
         self.connection = connection
         self.lost_since: float | None = None
         self._machine = machine
         self._lock = threading.Lock()  # guards the machine
         self._introduction: list[Parcel] = []
-        opened = connect(connection, timeout)
         self._channel = Channel(
-            opened.transport,
+            transport,
             self._deliver,
             self._connection_changed,
             tick=tick,

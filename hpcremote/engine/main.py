@@ -64,7 +64,11 @@ def run(find: Callable[[], Connection], *, wait: float, expect: int | None, use_
         if machine.mpi is not None and machine.running is not None:
             presence.note(machine.mpi.note())
 
-    link = Link(connection, machine, timeout=wait, tick=tick)
+    try:
+        link = Link(connection, machine, presence.connect(wait), tick=tick)
+    except BaseException:
+        presence.close()
+        raise
     try:
         presence.tend()
         _register(link, machine, uid, expect, use_mpi=use_mpi)

@@ -18,6 +18,7 @@ from hpcremote.engine.ranks import CallComms, Ranks
 from hpcremote.engine.turns import Steered
 from hpcremote.errors import HPCRemoteError, LaunchError
 from hpcremote.ids import new_uid
+from hpcremote.net.connect import connect
 from hpcremote.wire import messages as m
 
 T = TypeVar("T")
@@ -56,7 +57,8 @@ class Member:
         folder = connection.shm if near else str(files.private_dir(files.runtime_dir()))
         self.output = BorrowedOutput(folder, self._uid)
         try:
-            self.link = Link(connection, self.machine, timeout=wait, tick=tick)
+            # There is no agent behind: the program was here before us, and stays when we leave.
+            self.link = Link(connection, self.machine, connect(connection, wait).transport, tick=tick)
         except BaseException:
             self.output.close()
             raise

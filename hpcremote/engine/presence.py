@@ -14,7 +14,10 @@ import threading
 
 from hpcremote.connection import Connection
 from hpcremote.errors import ConfigError
+from hpcremote.net.connect import connect
 from hpcremote.net.nodes import STACKS_SIGNAL, Node, this_rank
+from hpcremote.net.relayed import FIRST, RelayedTransport, find_agent
+from hpcremote.net.transport import Transport
 
 _log = logging.getLogger("hpcremote.engine")
 
@@ -38,6 +41,23 @@ class Presence:
         self._noted = ""
         # For the rest of the process: without a handler, a signal that comes late would end it.
         faulthandler.register(STACKS_SIGNAL, self._file, all_threads=False, chain=False)
+
+    def connect(self, timeout: float) -> Transport:
+        """Connect to the controller: by the node's agent where it relays, if one comes up.
+
+        Raises:
+            NotConnected: there is no controller.
+        """
+        if self._node.connection.relayed:
+            try:
+                self._node.announce(self._rank)
+                if way := find_agent(self._node, self._uid, 0, FIRST):
+                    return RelayedTransport(self._node, self._uid, way)
+                why = self._node.last_log() or f"none was there within {FIRST:g} s"
+            except (OSError, ConfigError) as error:
+                why = str(error)
+            _log.warning("this engine connects by itself, without its node's agent: %s", why)
+        return connect(self._node.connection, timeout).transport
 
     def tend(self) -> None:
         """Be watched: see to it that there is an agent."""

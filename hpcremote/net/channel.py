@@ -290,6 +290,8 @@ class Channel:
                 if self._fired and not parcels:
                     self._fired = False
                     changes = transport.changes()
+        if transport.fds is not self._watch.fds:  # it goes another way now; only the reader sleeps on them
+            self._watch.change(transport.fds)
         if changes:
             self._report(changes)
         return parcels
@@ -300,7 +302,7 @@ class Channel:
             self._deliver(batch)
             self._tell_waiting()
         for connected in changes:
-            if not connected and not self._transport.edges:
+            if not connected and self._transport.final:
                 self._watch.forget()  # it would fire for ever
             self._connection_changed(connected)
         self._tell_waiting()

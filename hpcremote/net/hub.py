@@ -37,7 +37,7 @@ from hpcremote.net.happenings import Came, Got, Happening, Peer, Went
 from hpcremote.net.keys import ZAP_ENDPOINT, Admission, KeyPair, RateLimit
 from hpcremote.net.locals import Locals
 from hpcremote.net.relay import Lanes, parcel_out
-from hpcremote.net.sockets import NOBLOCK, NOBLOCK_MORE, more, readable, remote_router, send
+from hpcremote.net.sockets import NOBLOCK, NOBLOCK_MORE, ZERO_COPY, more, readable, remote_router, send
 from hpcremote.wire.frames import Frame, FrameError, Parcel, unpack
 from hpcremote.wire.lanes import is_bundle
 
@@ -47,8 +47,6 @@ _log = logging.getLogger("hpcremote.controller")
 TURN = 256
 #: No more are taken once so much has happened: a message may speak for many ranks.
 MOST_AT_ONCE = 4096
-#: Payload frames from this size on are sent without a copy.
-ZERO_COPY = 65_536
 #: A departure waits at most this many seconds for what the peer may have sent before.
 PATIENCE = 0.5
 

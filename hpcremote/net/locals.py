@@ -47,6 +47,7 @@ class Locals:
         self._names = itertools.count(1)
         self._peers: dict[int, tuple[bytes, Stream]] = {}
         self._streams: dict[bytes, Stream] = {}
+        self._reading = select.EPOLLIN  # or 0
         self.stalled: set[bytes] = set()
         self._moved: dict[bytes, float] = {}  # when a peer for which something waits last read something
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
@@ -84,7 +85,7 @@ class Locals:
             name = next(self._names).to_bytes(8, "big")
             self._peers[stream.fileno()] = (name, stream)
             self._streams[name] = stream
-            self._poll.register(stream.fileno(), select.EPOLLIN)
+            self._poll.register(stream.fileno(), self._reading)
             names.append((stream.fileno(), name))
 
     def read(self, fd: int, events: int) -> tuple[list[Batch], str | None]:
@@ -106,6 +107,12 @@ class Locals:
             return batches, "" if isinstance(error, Closed) else str(error)
         return batches, None
 
+    def pause(self, paused: bool) -> None:
+        """Read nothing from anybody who lives, or go on reading."""
+        self._reading = 0 if paused else select.EPOLLIN
+        for fd, (_, stream) in self._peers.items():
+            self._poll.modify(fd, self._reading | (select.EPOLLOUT if stream.pending else 0))
+
     # ------------------------------------------------------------ out
 
     def send(self, name: bytes, frames: Sequence[Any]) -> None:
@@ -120,7 +127,7 @@ class Locals:
             return
         if stream.backlog and not waited:
             self._moved[name] = time.monotonic()
-            self._poll.modify(stream.fileno(), select.EPOLLIN | select.EPOLLOUT)
+            self._poll.modify(stream.fileno(), self._reading | select.EPOLLOUT)
         elif waited and stream.waiting > MOST_WAITING and time.monotonic() - self._moved[name] > STILL:
             self.stalled.add(name)
 
@@ -135,7 +142,7 @@ class Locals:
         with contextlib.suppress(Closed):
             stream.flush()
         if not stream.pending:
-            self._poll.modify(stream.fileno(), select.EPOLLIN)
+            self._poll.modify(stream.fileno(), self._reading)
 
     # ------------------------------------------------------------ the end
 

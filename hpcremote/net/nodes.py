@@ -5,6 +5,7 @@
     runtime_dir()/<cluster>/     <uid>.rank    a rank says who it is: pid, and where it leaves its words
                                  lock          held (flock) by the agent for as long as it lives
                                  bell          the agent's socket: a byte there says "look who is here"
+                                 link          the agent's socket for ranks that it relays for
                                  agent.log     what the agent says; its successor tells it
 
 Each rank tries the lock, before MPI_Init and when the controller finds its node without an agent. Who gets
@@ -64,6 +65,7 @@ class Node:
         self.connection = connection
         self.folder = files.runtime_dir() / connection.cluster_uid[:16]
         self.bell = self.folder / "bell"
+        self.link = self.folder / "link"
         self.log = self.folder / "agent.log"
 
     def words(self) -> str:
@@ -79,7 +81,7 @@ class Node:
         begun = self.folder / f".{rank.uid}"
         begun.write_text(json.dumps(rank._asdict()))
         begun.rename(self.folder / f"{rank.uid}.rank")
-        self._ring()
+        self.ring()
 
     def withdraw(self, uid: str) -> None:
         """Forget a rank."""
@@ -96,7 +98,8 @@ class Node:
                         found.append(rank)
         return found
 
-    def _ring(self) -> None:
+    def ring(self) -> None:
+        """Have the agent look around."""
         # Nobody there: who starts looks by itself. Full: it will look.
         nobody = contextlib.suppress(FileNotFoundError, ConnectionRefusedError, BlockingIOError)
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as bell, nobody:
@@ -123,24 +126,26 @@ class Node:
                 pass
             os.close(lock)
 
-    def ensure(self) -> None:
-        """Start an agent if there is none.
+    def ensure(self) -> bool:
+        """Start an agent if there is none; return whether there was none.
 
         Raises:
             OSError, ConfigError: the folder cannot be used, or no process be started.
         """
         lock = self.take_lock()
         if lock is None:
-            return
+            return False
         try:
-            if last_words := self._last_log():
+            if last_words := self.last_log():
                 _log.warning("the node agent had ended, and is started anew; it said: %s", last_words)
             pid = self._spawn(lock)
         finally:
             os.close(lock)
         threading.Thread(target=_reap, args=(pid,), name="hpcremote-reap", daemon=True).start()
+        return True
 
-    def _last_log(self) -> str:
+    def last_log(self) -> str:
+        """Return the end of what the agent has said."""
         try:
             return self.log.read_text(errors="replace")[-_LOG_TAIL:].strip()
         except OSError:

@@ -19,6 +19,8 @@ from hpcremote.net.keys import KeyPair
 
 HEARTBEAT_MS = 5_000
 HEARTBEAT_TIMEOUT_MS = 20_000
+#: Payload frames from this size on are handed on without a copy.
+ZERO_COPY = 65_536
 
 
 # Plain numbers: arithmetic on the enums costs more than the calls that take them.

@@ -6,12 +6,13 @@ Both look the same to :class:`hpcremote.net.channel.Channel`, which calls them w
 from __future__ import annotations
 
 import contextlib
+from collections import deque
 from collections.abc import Sequence
 from typing import Any, Protocol
 
 import zmq
 
-from hpcremote.net.sockets import NOBLOCK, NOBLOCK_MORE, more, readable, send
+from hpcremote.net.sockets import NOBLOCK, NOBLOCK_MORE, ZERO_COPY, more, readable, send
 from hpcremote.net.stream import Closed, Stream
 
 Batch = tuple[bytes, list[memoryview]]
@@ -20,15 +21,27 @@ Batch = tuple[bytes, list[memoryview]]
 class Transport(Protocol):
     """A connection to the controller."""
 
-    #: Whether using the connection for anything may hide that something can be read (see stolen()).
-    edges: bool
+    @property
+    def edges(self) -> bool:
+        """Whether using the connection for anything may hide that something can be read (see stolen())."""
+
+    @property
+    def final(self) -> bool:
+        """Whether its end is final."""
 
     @property
     def fds(self) -> tuple[int, ...]:
-        """Descriptors to poll for reading."""
+        """Descriptors to poll for reading. The same tuple as long as they are the same."""
 
     def send(self, frames: Sequence[Any]) -> bool:
         """Send a batch; return False if there is no connection. Never blocks."""
+
+    def pass_on(self, frames: Sequence[Any]) -> bool:
+        """The same for frames that nobody will change: big ones are not copied, if that can be avoided."""
+
+    @property
+    def waiting(self) -> int:
+        """How many bytes of big frames that were passed on have not gone out."""
 
     def receive(self, *, certain: bool) -> list[Batch]:
         """Return batches that are here, or none; *certain*: a descriptor has just fired."""
@@ -54,6 +67,7 @@ class StreamTransport:
     """A Unix stream. Its end is final: the controller's process is gone."""
 
     edges = False
+    final = True
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
@@ -76,6 +90,15 @@ class StreamTransport:
             # What the controller sent before it went is still there to be read; receive() meets the end.
             return False
         return True
+
+    def pass_on(self, frames: Sequence[Any]) -> bool:
+        """Send a batch that nobody will change."""
+        return self.send(frames)
+
+    @property
+    def waiting(self) -> int:
+        """How many bytes wait."""
+        return self._stream.waiting
 
     def flush(self) -> None:
         """Send what waits."""
@@ -114,10 +137,12 @@ class ZmqTransport:
     """A DEALER and its monitor. ZeroMQ connects again by itself."""
 
     edges = True
+    final = False
 
     def __init__(self, socket: zmq.Socket[bytes], monitor: zmq.Socket[bytes]) -> None:
         self._socket = socket
         self._monitor = monitor
+        self._passing: deque[tuple[zmq.MessageTracker, int]] = deque()
         self.fds: tuple[int, ...] = (int(socket.getsockopt(zmq.FD)), int(monitor.getsockopt(zmq.FD)))
 
     @property
@@ -137,6 +162,29 @@ class ZmqTransport:
         except zmq.Again:
             return False
         return True
+
+    def pass_on(self, frames: Sequence[Any]) -> bool:
+        """Send a batch that nobody will change; big frames are not copied."""
+        last = len(frames) - 1
+        try:
+            for index, frame in enumerate(frames):
+                flags = NOBLOCK if index == last else NOBLOCK_MORE
+                if len(frame) < ZERO_COPY:
+                    send(self._socket, frame, flags)
+                else:
+                    tracker = send(self._socket, frame, flags, copy=False, track=True)
+                    self._passing.append((tracker, len(frame)))
+        except zmq.Again:
+            return False
+        return True
+
+    @property
+    def waiting(self) -> int:
+        """How many bytes of big frames that were passed on have not gone out."""
+        passing = self._passing
+        while passing and passing[0][0].done:
+            passing.popleft()
+        return sum(size for _, size in passing)
 
     def flush(self) -> None:
         """Do nothing: ZeroMQ sends by itself."""

@@ -16,10 +16,12 @@ class Watch:
 
     Args:
         fds: descriptors to watch for reading; the first one is also the one to write to.
+
+    Attributes:
+        fds: those that are watched now.
     """
 
     def __init__(self, fds: Sequence[int]) -> None:
-        self._first = fds[0]
         if hasattr(os, "eventfd"):
             self._bell = self._button = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         else:
@@ -27,8 +29,9 @@ class Watch:
         # Not by a close(): another thread may be about to ring, and the number may be another file's by then.
         weakref.finalize(self, _close_all, {self._bell, self._button})
         self._poll = select.poll()
-        for fd in (*fds, self._bell):
-            self._poll.register(fd, select.POLLIN)
+        self._poll.register(self._bell, select.POLLIN)
+        self.fds: Sequence[int] = ()
+        self.change(fds)
 
     def ring(self) -> None:
         """Make :meth:`wait` return. From any thread, a signal handler or the garbage collector."""
@@ -54,6 +57,14 @@ class Watch:
         if writing:
             self._poll.modify(self._first, select.POLLIN)
         return fired
+
+    def change(self, fds: Sequence[int]) -> None:
+        """Watch these descriptors instead."""
+        for fd in self.fds:
+            self._poll.unregister(fd)
+        for fd in fds:
+            self._poll.register(fd, select.POLLIN)
+        self.fds, self._first = fds, fds[0]
 
     def forget(self) -> None:
         """Do not watch the first descriptor any more."""
