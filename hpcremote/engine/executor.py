@@ -220,6 +220,9 @@ class Executor:
         run = self._machine.running
         if run is None or self._output is None or self._link is None:
             return
+        if self._unwanted and self._unwanted == self._in_user_code:
+            # The signal came between Python's last look and a sleep in the kernel, and did not end that.
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
         with self._output_lock:
             # Under the lock, so that it cannot overtake, or be overtaken by, the end of the call.
             if self._machine.running is run and (texts := self._output.collect(CHUNK)) and any(texts):

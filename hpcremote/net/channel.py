@@ -43,6 +43,9 @@ from hpcremote.wire.frames import FrameError, Parcel, pack, unpack
 LINGER = 1.0
 #: At most this many messages go into one batch.
 BATCH = 256
+#: Who can be interrupted looks up after this long, in milliseconds: a signal that comes between Python's
+#: last look and the sleep does not end the sleep.
+LOOK_UP = 200.0
 
 _log = logging.getLogger("hpcremote")
 
@@ -185,7 +188,7 @@ class Channel:
             try:
                 if interrupted is never:
                     return self._read(done, deadline)
-                self._read(lambda: done() or interrupted(), deadline)
+                self._read(lambda: done() or interrupted(), deadline, LOOK_UP)
                 return False
             finally:
                 self._leave()
@@ -220,8 +223,8 @@ class Channel:
 
     # ------------------------------------------------------------ reading
 
-    def _read(self, done: Callable[[], bool], deadline: float | None) -> bool:
-        """Deliver what comes until ``done()`` (that is True then) or the deadline. We are the reader."""
+    def _read(self, done: Callable[[], bool], deadline: float | None, longest: float | None = None) -> bool:
+        """As the reader, deliver what comes until ``done()`` (asked every *longest* ms) or the deadline."""
         fired = False
         while not self._closed:
             if batch := self._receive(certain=fired):
@@ -242,7 +245,7 @@ class Channel:
                 self._flushing = False
                 if self._outbox:  # posted just before, by a thread that relied on us
                     continue
-                timeout = None
+                timeout = longest
             if deadline is not None:
                 left = (deadline - time.monotonic()) * 1000
                 if left <= 0:

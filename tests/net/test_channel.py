@@ -229,6 +229,30 @@ def test_an_interrupt_ends_the_wait_and_loses_nothing(bench: Bench) -> None:
     bench.eventually(lambda: all(bench.answered(number) for number in range(20)))
 
 
+def test_an_interrupt_that_does_not_end_the_sleep_is_noticed(bench: Bench) -> None:
+    # As when the signal comes between Python's last look and the system call. Here another thread gets it.
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    ready = threading.Event()
+
+    def press() -> None:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        ready.wait(10)
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+
+    thread = threading.Thread(target=press)
+    thread.start()
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    end = time.monotonic() + 30
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            bench.channel.wait(lambda: ready.set() or False, 30)  # type: ignore[func-returns-value]
+        assert time.monotonic() < end, "it was noticed at the end of the wait"
+    finally:
+        thread.join()
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGINT, former)
+
+
 def test_closing_twice_and_late_use_are_harmless(bench: Bench) -> None:
     bench.channel.close()
     bench.channel.close()
