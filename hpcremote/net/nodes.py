@@ -25,6 +25,7 @@ import sys
 import threading
 from pathlib import Path
 from typing import NamedTuple
+from zlib import crc32
 
 from hpcremote import files
 from hpcremote.connection import Connection
@@ -63,7 +64,10 @@ class Node:
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
-        self.folder = files.runtime_dir() / connection.cluster_uid[:16]
+        name = connection.cluster_uid[:16]
+        if not connection.is_local:  # nodes may share their /tmp
+            name += f"-{crc32(os.uname().nodename.encode()):08x}"
+        self.folder = files.runtime_dir() / name
         self.bell = self.folder / "bell"
         self.link = self.folder / "link"
         self.log = self.folder / "agent.log"
