@@ -240,7 +240,7 @@ def test_an_engine_without_an_agent_connects_by_itself(tmp_path, session_home):
     home = files.user_dir() / "clusters" / "alone"
     engine = None
     try:
-        eventually(lambda: list(home.glob("*/client.json")), why="there is no controller")
+        eventually(lambda: list(home.glob("*/engine.json")), why="there is no controller")
         (file,) = home.glob("*/engine.json")
         place = files.private_dir(files.runtime_dir() / connection.read(file, "engine").cluster_uid[:16])
         (place / "link").mkdir()
