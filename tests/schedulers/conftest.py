@@ -1,0 +1,56 @@
+"""The hosts and batch systems that these tests share. Each is brought up when the first test asks for it.
+
+Tests leave them as they found them: queues empty, clusters stopped. What a test has cut, unplugged or
+switched off is mended after it. Where packages or rights are missing, tests are skipped and say so.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.support import ROOT
+from tests.schedulers.lab import needs
+from tests.schedulers.lab.hosts import Hosts
+from tests.schedulers.lab.slurm import Slurm
+
+_PARTS = {"hosts", "slurm"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if _PARTS & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.schedulers)
+
+
+def require(part: str) -> None:
+    if why := needs.missing(part):
+        pytest.skip(why)
+
+
+@pytest.fixture(scope="session")
+def hosts(session_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
+    """A head and three nodes. What is in ``tmp_path`` and in hpcremote's folder is the same on all."""
+    require("hosts")
+    shared = [tmp_path_factory.getbasetemp(), ROOT, Path(sys.prefix), Path(sys.base_prefix)]
+    with Hosts(share=shared) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def slurm(hosts: Hosts) -> Slurm:
+    """Slurm on these hosts."""
+    require("slurm")
+    return Slurm(hosts)
+
+
+@pytest.fixture(autouse=True)
+def mended(request: pytest.FixtureRequest) -> Iterator[None]:
+    """After each test hosts have power, and reach each other."""
+    made = request.getfixturevalue("hosts") if "hosts" in request.fixturenames else None
+    yield
+    if made is not None:
+        made.mend()
