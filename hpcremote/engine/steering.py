@@ -32,6 +32,8 @@ ARRIVAL = 60.0
 LOOK, LOOK_AFTER_FAILURE = 2.0, 30.0
 #: How long it may take to connect to that one, in seconds.
 REJOIN = 5.0
+#: How much later one rank may see what another one saw, in seconds: a controller that ends does so for all.
+ALSO = 1.0
 
 _NOTHING, _TURN, _JOIN = 0, 1, 2
 
@@ -145,7 +147,7 @@ class Steering:
             problem = self._await(member, turn.due(rank))
             said = self._ranks.all((problem, machine.offers(turn)))
             if any(problem for problem, _ in said):
-                self._part(member, [problem for problem, _ in said])
+                self._part(member, self._troubles(member, problem))
                 return 0
             again = turn.merge([offers for _, offers in said])
         machine.begin_turn(turn)
@@ -165,6 +167,11 @@ class Steering:
         if machine.arrived(seqs):
             return ""
         return f"a call that other ranks have did not arrive within {ARRIVAL:g} s"
+
+    def _troubles(self, member: Member, problem: str) -> list[str]:
+        """Some rank has a problem; return what is wrong on each one, when all have had time to see it."""
+        member.link.wait(lambda: bool(problem or member.trouble()), ALSO)
+        return self._ranks.all(problem or member.trouble())
 
     def _work(self, member: Member) -> int:
         done = member.guest.work()
