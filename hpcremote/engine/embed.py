@@ -97,13 +97,13 @@ def embed(
 
 
 def _serve(ranks: Ranks, member: Member) -> str:
-    why = "it was interrupted"
+    why = ""
     mark(embedded=True)
     try:
         why = member.guest.serve(member.connection.controller_timeout)
     finally:
         mark(embedded=False)
-        member.leave(f"its program goes on: {why}")
+        member.leave(f"its program goes on: {why or 'it was interrupted'}", together=bool(why))
     ranks.close()
     return why
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import signal
+import threading
 import time
 from typing import Any
 
 from hpcremote.engine.borrowed import BorrowedNamespace, BorrowedOutput
-from hpcremote.engine.comm import current
 from hpcremote.engine.executor import PATIENCE, Executor
 from hpcremote.engine.link import Link
 from hpcremote.engine.machine import Job
 from hpcremote.engine.operations import Operations
-from hpcremote.engine.ranks import CallComms
 from hpcremote.engine.turns import Steered
 from hpcremote.errors import HPCRemoteError
 from hpcremote.wire import messages as m
@@ -30,16 +29,14 @@ class Guest(Executor):
         resumed: a call wants the program to go on.
     """
 
-    def __init__(
-        self, machine: Steered, operations: Operations, namespace: BorrowedNamespace, comms: CallComms
-    ) -> None:
+    def __init__(self, machine: Steered, operations: Operations, namespace: BorrowedNamespace) -> None:
         super().__init__(machine, operations)
-        self._comms = comms
         self.resumed = False
         self._steered = machine
         self._namespace = namespace
         self._former: Any = None  # the program's handler of SIGINT
         self._for_program = False  # a SIGINT came that was not meant for a call
+        self._orphan: threading.Timer | None = None
 
     def serve(self, controller_timeout: float) -> str:
         """Do calls as they come, until the program has to go on; return why."""
@@ -55,6 +52,7 @@ class Guest(Executor):
     def work(self) -> int:
         """Do what may be done now; return how many calls that were."""
         done = 0
+        self.tidy()
         if not self._steered.may_begin():
             return done
         self._enter()
@@ -64,6 +62,11 @@ class Guest(Executor):
         finally:
             self._leave()
         return done
+
+    def tidy(self) -> None:
+        """Put aside the communicators of calls that failed; nobody is waited for."""
+        if self._mpi is not None and self._mpi.renewal_due():
+            self._mpi.renew_now()
 
     def resume(self) -> None:
         """The running call wants the program to go on."""
@@ -77,10 +80,9 @@ class Guest(Executor):
 
     def _step(self) -> int:
         assert self._link is not None  # noqa: S101
+        self.tidy()
         work = self._link.take()
         if isinstance(work, Job):
-            ranks = self._steered.ranks(work.run)
-            self._comms.ranks = ranks if len(ranks) == len(work.run.targets) else None
             self._finish(work, *self._do(work))
             return 1
         if isinstance(work, m.Done | m.Lacking):
@@ -95,6 +97,27 @@ class Guest(Executor):
         if not machine.can_go_on():
             machine.give_up_definition()
 
+    # ------------------------------------------------------------ without a controller
+
+    def outlive(self, link: Link) -> None:
+        """Have calls that still run when the controller has been gone for long interrupted.
+
+        For a program that polls: nobody looks after its calls many times a second, and one that waits in MPI
+        for a rank that failed would hold it up for ever, since nobody is there to release it.
+        """
+        link.on_loss = lambda: self._look_again(link, link.connection.controller_timeout)
+
+    def _look_again(self, link: Link, seconds: float) -> None:
+        self._orphan = threading.Timer(seconds, self._end_orphan, (link,))
+        self._orphan.daemon = True
+        self._orphan.start()
+
+    def _end_orphan(self, link: Link) -> None:
+        run = self._steered.running
+        if link.lost_since is not None and run is not None:
+            self._interrupt(run.seq)
+            self._look_again(link, PATIENCE)  # at the next one that was agreed on
+
     # ------------------------------------------------------------ borrowing
 
     def _enter(self) -> None:
@@ -105,14 +128,12 @@ class Guest(Executor):
         self._idle, self._former = True, signal.getsignal(signal.SIGINT)
         if self._former is not None:  # None: C code has one, which Python could not put back
             signal.signal(signal.SIGINT, self._on_sigint)
-        current.install(self._comms)
         _working = self
 
     def _leave(self) -> None:
         global _working  # noqa: PLW0603
         assert isinstance(self._output, BorrowedOutput)  # noqa: S101
         _working = None
-        current.install(None)
         deadline = time.monotonic() + 1.0
         while self._unwanted and time.monotonic() < deadline:
             time.sleep(0)  # a signal that is meant for a call, and on its way, must not meet the program

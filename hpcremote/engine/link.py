@@ -33,6 +33,7 @@ class Link:
 
     Attributes:
         lost_since: monotonic time at which the connection broke, or None.
+        on_loss: called when it breaks, by whichever thread reads.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Link:
     ) -> None:
         self.connection = connection
         self.lost_since: float | None = None
+        self.on_loss: Callable[[], None] = lambda: None
         self._machine = machine
         self._lock = threading.Lock()  # guards the machine
         self._introduction: list[Parcel] = []
@@ -106,6 +108,7 @@ class Link:
         if not connected:
             if self.lost_since is None:
                 self.lost_since = time.monotonic()
+                self.on_loss()
             return
         self.lost_since = None
         self._channel.send(self._introduction)

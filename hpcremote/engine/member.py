@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from hpcremote import files
 from hpcremote.connection import Connection
@@ -14,12 +14,15 @@ from hpcremote.engine.guest import Guest
 from hpcremote.engine.joining import await_file, register
 from hpcremote.engine.link import Link
 from hpcremote.engine.operations import Operations
-from hpcremote.engine.ranks import CallComms, Ranks
+from hpcremote.engine.ranks import Ranks
 from hpcremote.engine.turns import Steered
 from hpcremote.errors import HPCRemoteError, LaunchError
 from hpcremote.ids import new_uid
 from hpcremote.net.connect import connect
 from hpcremote.wire import messages as m
+
+if TYPE_CHECKING:
+    from hpcremote.engine.comm.lent import Lent
 
 T = TypeVar("T")
 
@@ -47,10 +50,11 @@ class Member:
         self._uid = new_uid()
         self._polls = polls
         self._pid = os.getpid()
+        self._comms: Lent | None = None
         namespace = BorrowedNamespace(names)
         operations = Operations(namespace)
         self.machine = Steered(operations.functions.__contains__, operations.functions.define)
-        self.guest = Guest(self.machine, operations, namespace, CallComms(ranks.comm))
+        self.guest = Guest(self.machine, operations, namespace)
         # A simulation is not woken up twenty times a second to look for output.
         tick = None if polls else self.guest.tick
         near = connection.shm and connection.is_local
@@ -78,7 +82,17 @@ class Member:
         if joined is None:
             raise LaunchError(f"the cluster ended just then: {self.machine.stopping}")
         self.machine.place(joined.engine - place.rank, place.rank, place.size, polls=self._polls)
+
+    def settle(self, ranks: Ranks) -> None:
+        """Get ready for calls; all ranks call this."""
+        joined = self.machine.joined
+        assert joined is not None  # noqa: S101
+        if ranks.comm is not None:
+            self.machine.mpi, self._comms = mpi.lend(ranks.comm)
+            self.machine.mpi.place(joined.engine)
         self.guest.attach(self.link, self.output, joined.shm)
+        if self._polls:
+            self.guest.outlive(self.link)
 
     def trouble(self) -> str:
         """Return why this stay is over, or ""."""
@@ -88,13 +102,15 @@ class Member:
             return f"refused by the controller: {self.machine.refused}"
         return "the controller went away" if self.link.lost_since is not None else ""
 
-    def leave(self, why: str) -> None:
-        """Be an engine no more."""
+    def leave(self, why: str, *, together: bool = False) -> None:
+        """Be an engine no more. *together*: all ranks call this now."""
         if os.getpid() != self._pid:  # a forked child of the program's
             return
         self.link.send([(m.Leaving(why), ())])
         self.link.close()
         self.output.close()
+        if together and self._comms is not None:
+            self._comms.close()
 
 
 def join(
@@ -109,6 +125,7 @@ def join(
         _together(ranks, lambda: made.append(Member(connection, ranks, names, wait, polls=polls)))
         place = made[0].place(ranks)
         _together(ranks, lambda: made[0].register(place))
+        made[0].settle(ranks)
     except BaseException as error:
         for member in made:
             member.leave(str(error))

@@ -19,6 +19,7 @@ from hpcremote.ids import new_uid
 from hpcremote.wire.messages import Member
 
 if TYPE_CHECKING:
+    from hpcremote.engine.comm.lent import Lent
     from hpcremote.engine.comm.side import Side
 
 #: Set by launchers: how many ranks they started.
@@ -80,10 +81,22 @@ def side_of(internal: Any, place: Place, *, replace: bool) -> Side:
         place: the same.
         replace: bind the name MPI.COMM_WORLD to a duplicate in which waiting can be ended.
     """
+    from hpcremote.engine.comm import current
     from hpcremote.engine.comm.side import Side
     from hpcremote.engine.comm.world import World
 
-    return Side(World(internal, replace=replace), place.rank, place.size)
+    made = World(internal, replace=replace)
+    current.install(made)
+    return Side(made, place.rank, place.size)
+
+
+def lend(comm: Any) -> tuple[Side, Lent]:
+    """Return the MPI side of a program that lends the ranks of *comm*, and its communicators (collective)."""
+    from hpcremote.engine.comm.lent import Lent
+    from hpcremote.engine.comm.side import Side
+
+    made = Lent(comm.Dup())
+    return Side(made, comm.Get_rank(), comm.Get_size()), made
 
 
 def world(expect: int | None = None) -> Any:

@@ -6,10 +6,7 @@ their main threads are in ``poll()``, ``embed()`` or ``close()``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Protocol, TypeVar
-
-from hpcremote.errors import HPCRemoteError
 
 T = TypeVar("T")
 
@@ -118,40 +115,3 @@ class Together:
             request.Wait()
         self._asking.clear()
         self.comm.Free()
-
-
-class CallComms:
-    """What ``hpcremote.comm()`` gives in calls on such a program: plain communicators, over a call's ranks.
-
-    Attributes:
-        ranks: those of the running call; None if it is also on engines of another program.
-    """
-
-    def __init__(self, comm: Any) -> None:
-        self.ranks: Sequence[int] | None = ()
-        self._comm = comm
-        self._kept: dict[tuple[int, ...], Any] = {}
-
-    def comm(self, _interruptible: bool = True) -> Any:
-        """Return the communicator over the ranks of the running call, in view order; they all call this.
-
-        Raises:
-            HPCRemoteError: the program does not use MPI, or the call is on several programs.
-        """
-        if self._comm is None or self.ranks is None:
-            why = (
-                "this program does not use MPI" if self._comm is None else "this call is on several MPI jobs"
-            )
-            raise HPCRemoteError(f"hpcremote.comm() is for the ranks of one MPI job: {why}")
-        ranks = tuple(self.ranks)
-        if ranks not in self._kept:
-            self._kept[ranks] = self._make(ranks)
-        return self._kept[ranks]
-
-    def _make(self, ranks: tuple[int, ...]) -> Any:
-        everybody = self._comm.Get_group()
-        group = everybody.Incl(ranks)
-        made = self._comm.Create_group(group)
-        group.Free()
-        everybody.Free()
-        return made

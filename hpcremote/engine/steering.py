@@ -89,16 +89,17 @@ class Steering:
             return self._turn(member)
         if word == _JOIN:
             self._join_again()
-        elif member is not None and member.machine.queued:
-            return self._work(member)
+        if member is not None:
+            member.guest.tidy()
+            if member.machine.queued:
+                return self._work(member)
         return 0
 
     def close(self) -> None:
         """Leave the cluster. All ranks call this; calls that are still waiting fail."""
         if self._closed:
             return
-        self._end("its program has ended the steering")
-        self._ranks.close()
+        self._end("its program has ended the steering", together=True)
 
     def __enter__(self) -> Steering:
         return self
@@ -176,8 +177,7 @@ class Steering:
     def _work(self, member: Member) -> int:
         done = member.guest.work()
         if member.guest.resumed:
-            self._end("its program goes on: a client has resumed it")
-            self._ranks.close()
+            self._end("its program goes on: a client has resumed it", together=True)
         return done
 
     # ------------------------------------------------------------ clusters that come and go
@@ -191,7 +191,7 @@ class Steering:
         gone = bool(problems[0])
         self._lost = member.connection.cluster_uid if gone else ""
         self._look_at = time.monotonic() + LOOK
-        member.leave(f"its program left: {why}")
+        member.leave(f"its program left: {why}", together=True)
         if self._ranks.rank == 0:
             _log.warning(
                 "left cluster %r: %s; the program goes on, and joins the next such cluster that is started",
@@ -222,13 +222,15 @@ class Steering:
 
     # ------------------------------------------------------------ the end
 
-    def _end(self, why: str) -> None:
+    def _end(self, why: str, *, together: bool = False) -> None:
         self._closed = True
         atexit.unregister(self._at_exit)
         mark(embedded=False)
         if self._member is not None:
-            self._member.leave(why)
+            self._member.leave(why, together=together)
             self._member = None
+        if together:
+            self._ranks.close()
 
     def _at_exit(self) -> None:
         self._end("its program ended")

@@ -58,7 +58,9 @@ class Controller:
         self.start()
 
     def start(self) -> None:
-        self.process = python("-m", "hpcremote", "controller", stderr=subprocess.DEVNULL)
+        self.process = python(
+            "-m", "hpcremote", "controller", "--set", "controller_timeout=3", stderr=subprocess.DEVNULL
+        )
         path = files.cluster_dir("default", "default") / "client.json"
         mine = f'"pid": {self.process.pid}'
         eventually(lambda: path.exists() and mine in path.read_text(), why="no controller")
@@ -354,6 +356,125 @@ def test_a_program_without_mpi(program, client) -> None:
     assert view["steps"][0] > 0
     view["running"] = False
     end(running)
+
+
+# ---------------------------------------------------------------- a rank fails in a call
+
+#: What a client of such a program calls: rank ``bad`` of the call raises, and ``early`` needs nobody.
+FAILING = """
+    import hpcremote
+    def solve(bad, early=None):
+        comm = hpcremote.comm()
+        if comm.rank == bad:
+            raise ValueError("no data here")
+        if comm.rank == early:
+            return "not needed"
+        return comm.allreduce(rank)
+    def total():
+        return hpcremote.comm().allreduce(rank)
+    def keep():
+        global kept
+        kept = hpcremote.comm()
+    def kept_total():
+        hpcremote.comm()
+        return kept.allreduce(rank)
+"""
+
+
+def fails_and_goes_on(view: hpcremote.DirectView, notebook) -> None:
+    """A call in which rank 1 fails is over for all, and those behind it and after it are right."""
+    view.grace = 0.3
+    view.apply_sync(notebook.keep)
+    for _ in range(2):
+        with pytest.raises(hpcremote.CollectiveError, match="no data here") as caught:
+            view.apply_async(notebook.solve, 1, 2).get(PATIENCE)
+        assert list(caught.value.failed) == [1]
+        assert list(caught.value.released) == [0] and caught.value.released[0].startswith("allreduce at")
+        assert caught.value.finished == [2]
+        assert view.apply_async(notebook.kept_total).get(PATIENCE) == [3, 3, 3]
+        failing = view.apply_async(notebook.solve, 1)
+        behind = [view.apply_async(notebook.total) for _ in range(2)]
+        assert list(failing.exception(PATIENCE).released) == [0, 2]
+        assert [ar.get(PATIENCE) for ar in behind] == [[3, 3, 3]] * 2
+        assert view.client[[2, 1]].apply_async(notebook.total).get(PATIENCE) == [3, 3]
+
+
+@pytest.mark.openmpi
+def test_ranks_of_a_program_that_polls_are_released(program, client, notebook) -> None:
+    running = program(STEPS + "say(type(comm).__name__, comm is MPI.COMM_WORLD, comm.allreduce(1))\n", n=3)
+    rc = client(3)
+    view = rc[:]
+    notebook(FAILING)
+    pids = view["os.getpid()"]
+    before = view["step"]
+    fails_and_goes_on(view, notebook)
+    assert view["os.getpid()"] == pids
+    after = view["step"]
+    assert len(set(after)) == 1 and after[0] > before[0]
+    view["running"] = False
+    lines, err = end(running)
+    assert lines == ["Intracomm True 3"] * 3
+    assert err == ""
+
+
+@pytest.mark.openmpi
+def test_ranks_of_a_program_that_waits_are_released(program, client, notebook) -> None:
+    running = program("""
+        for _ in range(2):
+            why = hpcremote.embed()
+            say(why, type(comm).__name__, comm.allreduce(1))
+    """, n=3)  # fmt: skip
+    rc = client(3)
+    notebook(FAILING)
+    for _ in range(2):
+        eventually(lambda: len(rc.ids) == 3)
+        uids = {info.uid for info in rc.link.engines.values()}
+        fails_and_goes_on(rc[:], notebook)
+        rc[:].apply_sync(hpcremote.resume)
+        eventually(lambda: uids.isdisjoint(info.uid for info in rc.link.engines.values()))  # noqa: B023
+    assert end(running)[0] == ["a client has resumed it Intracomm 3"] * 6
+
+
+def test_a_call_that_waits_in_mpi_is_aborted_in_a_program(program, client, notebook) -> None:
+    running = program(STEPS, n=3)
+    view = client(3)[:]
+    notebook("""
+        import hpcremote
+        def alone():
+            comm = hpcremote.comm()
+            if comm.rank != 1:
+                comm.Barrier()
+        def total():
+            return hpcremote.comm().allreduce(rank)
+    """)
+    stuck = view.apply_async(notebook.alone)
+    eventually(lambda: stuck.progress == 1)
+    stuck.abort()
+    error = stuck.exception(PATIENCE)
+    assert [one.ename for one in error.errors] == ["KeyboardInterrupt"] * 2
+    assert view.apply_async(notebook.total).get(PATIENCE) == [3, 3, 3]
+    view["running"] = False
+    end(running)
+
+
+def test_a_call_that_waits_when_its_controller_dies_is_ended(program, client, controller, notebook) -> None:
+    """The program would be held up for ever: there is nobody any more who could release it."""
+    running = program(
+        STEPS.replace("while running:", "while steer.connected:")
+        + "say(steer.connected, comm.allreduce(1))\n"
+    )
+    view = client(2)[:]
+    notebook("""
+        import hpcremote
+        def alone():
+            comm = hpcremote.comm()
+            if comm.rank != 1:
+                comm.Barrier()
+    """)
+    stuck = view.apply_async(notebook.alone)
+    eventually(lambda: stuck.progress == 1)
+    controller.stop(signal.SIGKILL)
+    assert end(running)[0] == ["False 2"] * 2
 
 
 # ---------------------------------------------------------------- what goes wrong

@@ -6,6 +6,7 @@
       Watch        the main thread's state: what it waits in, the alarm, the wake-up
       Comm, ...    what users hold: a communicator of mpi4py's, its blocking operations replaced
       agree        "is everybody here?", asked before anything that cannot be left
+    Lent         the World of a program that called embed()
 
 Only this package and ``engine/mpi.py`` import mpi4py, and they are imported only by engines that are MPI
 ranks; ``current`` is what everybody may import.

@@ -8,12 +8,11 @@ from hpcremote.errors import HPCRemoteError
 
 if TYPE_CHECKING:
     from hpcremote.engine.comm.world import World
-    from hpcremote.engine.ranks import CallComms
 
-_world: World | CallComms | None = None
+_world: World | None = None
 
 
-def install(world: World | CallComms | None) -> None:
+def install(world: World | None) -> None:
     """Make *world* the one that ``comm()`` asks."""
     global _world  # noqa: PLW0603 - one a process, as MPI_Init
     _world = world
@@ -32,7 +31,7 @@ def comm(interruptible: bool = True) -> Any:
     """
     if _world is None:
         raise HPCRemoteError(
-            "hpcremote.comm() works inside a call on MPI engines; this process is not one (start the "
-            "engines with an MPI profile, and call comm() in the function that they run)"
+            "hpcremote.comm() works inside a call on MPI engines; this process is not one, or runs no "
+            "call (start the engines with an MPI profile, and call comm() in the function that they run)"
         )
     return _world.comm(interruptible)

@@ -204,6 +204,17 @@ class Watch:
     def _listen(self) -> MPI.Request:
         return self._private.Irecv(bytearray(1), self._rank, _TAG)
 
+    def close(self) -> None:
+        """Give the private communicator back; whoever waits from now on polls."""
+        with self._lock:
+            self._threads, self.waker = False, 0
+        self._small = [one for one in self._small if not one.Test()]
+        if self.wake and not self.wake.Test():
+            self.wake.Cancel()
+            self.wake.Wait()
+        while self._private.Iprobe(self._rank, _TAG):
+            self._private.Recv(bytearray(1), self._rank, _TAG)
+
     # ------------------------------------------------------------ the main thread
 
     def wait(

@@ -17,7 +17,6 @@ from typing import Any
 
 from mpi4py import MPI
 
-from hpcremote.engine.comm import current
 from hpcremote.engine.comm.agree import agree
 from hpcremote.engine.comm.base import repoint
 from hpcremote.engine.comm.communicator import Comm, dress
@@ -61,7 +60,6 @@ class World:
             self._stand_in.Set_name(MPI.COMM_WORLD.Get_name())
             setattr(MPI, "COMM_WORLD", self._stand_in)  # noqa: B010 - it is Final for everybody else
         self._list()
-        current.install(self)
 
     # ------------------------------------------------------------ calls
 

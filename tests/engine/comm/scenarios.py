@@ -219,6 +219,7 @@ def subsets() -> None:
         w.end()
     raises(HPCRemoteError, w.comm)
     w.begin(99, ALL)
+    current.install(w)
     assert current.comm() is w.comm()
     w.end()
 
