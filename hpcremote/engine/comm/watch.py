@@ -1,7 +1,7 @@
 """The main thread's waits in MPI, and how another thread gets it out of them.
 
-A wait is ``Waitany([operation, wake])``, where *wake* is a receive from ourselves on a communicator of ours:
-MPI does the waiting, at MPI's speed and without the GIL, and a message to oneself ends it. ::
+A wait is ``Waitany([operation, wake])``, where *wake* is a receive from ourselves on a communicator of ours
+(:class:`Bell`): MPI does the waiting, at MPI's speed and without the GIL, and a message to oneself ends it. ::
 
     main thread          Waitany([Iallreduce, wake]) ... ──▶ Released
     I/O thread           release(seq): alarm; Isend to self ──┘
@@ -13,7 +13,6 @@ MPI has no request for (probes), the wait is a poll that first spins and then sl
 from __future__ import annotations
 
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import get_ident
@@ -22,6 +21,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from mpi4py import MPI
 
+from hpcremote.engine.comm.bell import Bell
 from hpcremote.engine.comm.record import Trace, Waiting, at, place, place_of
 from hpcremote.errors import HPCRemoteError, Released
 
@@ -33,10 +33,6 @@ SPIN = 0.0002
 NAP = 0.001
 
 _waitany = MPI.Request.Waitany
-#: Tag of messages to ourselves (agreements have higher ones).
-_TAG = 1
-
-
 #: An operation that was entered: communicator, name, number, root, time.
 Entered = tuple[Any, str, int, int | None, float]
 
@@ -63,7 +59,7 @@ class Aside(NamedTuple):
     now: Entered | None
 
 
-class Watch:
+class Watch(Bell):
     """What the main thread is in, and whether it has to leave.
 
     Attributes:
@@ -75,12 +71,10 @@ class Watch:
         gate: called where the alarm is ``GATE``, with whether an operation has begun; says whether
             communicators that the call has used were made anew.
         count: how many it has entered.
-        wake: the receive that ends a wait.
-        waker: the thread that waits in MPI with it; all others poll.
     """
 
     def __init__(self, private: MPI.Intracomm) -> None:
-        self.main = get_ident()
+        super().__init__(private)
         self.alarm: Alarm | None = None
         self.now: Entered | None = None
         self.first: Entered | None = None
@@ -94,15 +88,8 @@ class Watch:
         self._aside: Aside | None = None
         self.running = False
         self._early: dict[int, str] = {}  # released before they began
-        self._lock = threading.Lock()
         self._left_behind: list[Any] = []  # requests that MPI cannot cancel; they own their buffers
         self._small: list[MPI.Request] = []
-        self._sending: list[MPI.Request] = []
-        self._threads = MPI.Query_thread() == MPI.THREAD_MULTIPLE
-        self._private = private
-        self._rank = private.Get_rank()
-        self.wake = self._listen()
-        self.waker = self.main if self._threads else 0  # the thread that may wait in MPI
 
     # ------------------------------------------------------------ calls
 
@@ -149,11 +136,6 @@ class Watch:
             elif not shut and self.alarm is GATE:
                 self.alarm = None
 
-    def ring(self) -> None:
-        """Make the main thread look, where it waits: a signal has come."""
-        with self._lock:
-            self._ring()
-
     @contextmanager
     def aside(self, seq: int) -> Iterator[None]:
         """Do other work, number *seq*, on the main thread, which may be in the middle of a call."""
@@ -195,25 +177,6 @@ class Watch:
             return None
         comm, operation, number, root, since = now
         return Waiting(operation, comm.label, number, root, since, *place_of(self.main))
-
-    def _ring(self) -> None:
-        if self._threads:
-            self._sending = [request for request in self._sending if not request.Test()]
-            self._sending.append(self._private.Isend(bytearray(1), self._rank, _TAG))
-
-    def _listen(self) -> MPI.Request:
-        return self._private.Irecv(bytearray(1), self._rank, _TAG)
-
-    def close(self) -> None:
-        """Give the private communicator back; whoever waits from now on polls."""
-        with self._lock:
-            self._threads, self.waker = False, 0
-        self._small = [one for one in self._small if not one.Test()]
-        if self.wake and not self.wake.Test():
-            self.wake.Cancel()
-            self.wake.Wait()
-        while self._private.Iprobe(self._rank, _TAG):
-            self._private.Recv(bytearray(1), self._rank, _TAG)
 
     # ------------------------------------------------------------ the main thread
 
