@@ -569,7 +569,7 @@ def test_resume_says_where_it_belongs() -> None:
 
 def test_the_code_of_the_how_to_runs(program, client, notebook) -> None:
     shown = [block.text for block in blocks(ROOT / "docs/howto/steering.md") if block.language == "python"]
-    simulation, session, go_on = (CAPTION.sub("", text) for text in shown)
+    simulation, session, go_on, failing = (CAPTION.sub("", text) for text in shown)
     running = program(simulation, head="")
     rc = client(2)
     session = session.replace("wait_for_engines(4)", "wait_for_engines(2)")
@@ -580,6 +580,8 @@ def test_the_code_of_the_how_to_runs(program, client, notebook) -> None:
     eventually(lambda: rc.ids == [])
     running = program("import hpcremote\nhpcremote.embed()\n", head="")
     rc.wait_for_engines(2, timeout=PATIENCE)
+    notebook(failing, ranks=rc[:])
+    assert isinstance(notebook.ar.exception(), hpcremote.CollectiveError)
     notebook(go_on, parallel=hpcremote, ranks=rc[:])
     end(running)
 

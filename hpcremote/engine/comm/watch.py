@@ -1,7 +1,7 @@
 """The main thread's waits in MPI, and how another thread gets it out of them.
 
 A wait is ``Waitany([operation, wake])``, where *wake* is a receive from ourselves on a communicator of ours
-(:class:`Bell`): MPI does the waiting, at MPI's speed and without the GIL, and a message to oneself ends it. ::
+(:class:`Bell`): MPI does the waiting, at its speed and without the GIL, and a message to oneself ends it. ::
 
     main thread          Waitany([Iallreduce, wake]) ... ──▶ Released
     I/O thread           release(seq): alarm; Isend to self ──┘
