@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from hpcremote.cluster import Cluster
     from hpcremote.engine.comm.current import comm
     from hpcremote.engine.embed import embed, resume
+    from hpcremote.engine.saving import load_namespace, save_namespace
     from hpcremote.engine.steering import Steering
     from hpcremote.errors import (
         AlreadyRunning,
@@ -50,12 +51,14 @@ if TYPE_CHECKING:
         Refused,
         Released,
         RemoteError,
+        SaveError,
         TaskAborted,
         TimeoutError,
         UnmetDependency,
         UnmetDependencyError,
     )
     from hpcremote.wire.depend import Reference, depend, dependent, interactive, require
+    from hpcremote.wire.saved import Saved
 
 __all__ = [
     "ALL_COMPLETED",
@@ -87,6 +90,8 @@ __all__ = [
     "Released",
     "RemoteError",
     "RemoteFunction",
+    "SaveError",
+    "Saved",
     "Steering",
     "TaskAborted",
     "TimeoutError",
@@ -99,10 +104,12 @@ __all__ = [
     "embed",
     "error",
     "interactive",
+    "load_namespace",
     "parallel",
     "remote",
     "require",
     "resume",
+    "save_namespace",
 ]
 
 #: Where the names are.
@@ -117,8 +124,10 @@ _HOMES = {
     "hpcremote.cluster": ("Cluster",),
     "hpcremote.engine.comm.current": ("comm",),
     "hpcremote.engine.embed": ("embed", "resume"),
+    "hpcremote.engine.saving": ("load_namespace", "save_namespace"),
     "hpcremote.engine.steering": ("Steering",),
     "hpcremote.wire.depend": ("Reference", "depend", "dependent", "interactive", "require"),
+    "hpcremote.wire.saved": ("Saved",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

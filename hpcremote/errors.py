@@ -13,6 +13,7 @@
     ├── NotConnected               (also a ConnectionError) no controller answers, or it went away
     │   └── Refused                the controller answered, and will not have us: it says why
     ├── PayloadError               an argument or result that cannot be sent: names the argument
+    ├── SaveError                  a namespace cannot be saved or put back: names the file
     ├── NoEnginesRegistered        a view without engines was asked to work
     ├── EngineError                an engine died or left while it owed a result: which, how, its last output
     ├── TaskAborted                the call was aborted before it started
@@ -77,6 +78,10 @@ class Refused(NotConnected):
 
 class PayloadError(HPCRemoteError):
     """An object cannot be sent: it does not pickle, or there is no room for it."""
+
+
+class SaveError(HPCRemoteError):
+    """A namespace cannot be saved to a file, or put back from one; the message names it and says why."""
 
 
 class NoEnginesRegistered(HPCRemoteError):

@@ -1,7 +1,7 @@
 """The view that users work with: call, run code, move data, on some engines.
 
 Every method is one message however many engines the view has. Operations of the engines that are
-used here: ``apply``, ``execute``, ``push``, ``pull``, ``clear``, ``pickler``.
+used here: ``apply``, ``execute``, ``push``, ``pull``, ``clear``, ``pickler``, ``save``, ``load``.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ from hpcremote.client.mapresult import AsyncMapResult
 from hpcremote.client.maps import as_sequence, as_sequences, map_of
 from hpcremote.client.remotefunction import name_of, plain_function
 from hpcremote.client.result import AsyncResult
+from hpcremote.client.saving import SavingView
 from hpcremote.client.stacks import Outside
 from hpcremote.client.viewbase import Targets
 from hpcremote.wire import functions, payload
 
 
-class DirectView(Outside, BulkView):
+class DirectView(Outside, SavingView, BulkView):
     """Some engines, to work with.
 
     Views come from a client: ``rc[0]``, ``rc[:]``, ``rc[::2]``, ``rc.direct_view('all')``. A view of one

@@ -13,9 +13,11 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from hpcremote.engine import here
 from hpcremote.engine.communication import Communication
 from hpcremote.engine.link import Link
 from hpcremote.engine.machine import Engine, Job
+from hpcremote.engine.namespace import Namespace
 from hpcremote.engine.operations import Operations
 from hpcremote.engine.output import NOTHING, Capture
 from hpcremote.errors import HPCRemoteError, LaunchError, PayloadError, Released
@@ -79,9 +81,39 @@ class Executor:
         self._link, self._output, self._shm = link, output, shm
         self._output_limit = link.connection.output_limit
         self._machine.interrupt = self._interrupt
+        here.install(self)
         self._mpi = self._machine.mpi
         if self._mpi is not None:
             self._mpi.renewed = self._renewed
+
+    # ------------------------------------------------------------ for functions that users call (``here``)
+
+    @property
+    def working(self) -> bool:
+        """Whether a call runs."""
+        return self._machine.running is not None
+
+    @property
+    def engine_id(self) -> int:
+        """This engine's id."""
+        return self._machine.joined.engine if self._machine.joined is not None else 0
+
+    @property
+    def targets(self) -> Sequence[int]:
+        """The engines of the running call."""
+        return self._machine.running.targets if self._machine.running is not None else ()
+
+    @property
+    def stamp(self) -> str:
+        """The running call's name, the same on all of its engines, and no other call's."""
+        assert self._link is not None  # noqa: S101
+        run = self._machine.running
+        return f"{self._link.connection.cluster_uid}-{run.seq if run is not None else 0}"
+
+    @property
+    def namespace(self) -> Namespace:
+        """The engine's namespace."""
+        return self._operations.namespace
 
     def _something(self) -> bool:
         assert self._link is not None  # noqa: S101

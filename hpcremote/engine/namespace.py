@@ -41,6 +41,16 @@ class Namespace:
             self.dict.pop(name, None)  # a __del__ of the user's may take other names with it
         self.dict.update(first)
 
+    def own(self) -> dict[str, Any]:
+        """Return what was put there: not what belongs to every module, nor what start-up put there."""
+        first = self._first
+        return {
+            name: value
+            for name, value in self.dict.items()
+            if not (name.startswith("__") and name.endswith("__"))
+            and not (name in first and first[name] is value)
+        }
+
     def push(self, values: Mapping[str, Any]) -> None:
         """Bind names, or expressions that can be assigned to (``a.b``, ``a[0]``).
 

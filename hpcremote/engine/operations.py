@@ -10,6 +10,7 @@
     clear    None                                          None
     pickler  name of a pickler                             None
     mpi_...  what all engines of the call do together: see engine.bulk
+    save, peek, load  the namespace and its file: see engine.saving
 
 Whatever user code raises comes out as it is, SystemExit and KeyboardInterrupt too: the executor turns all
 of it into a failure, and the engine lives on. :meth:`Operations.answer` does both.
@@ -67,6 +68,10 @@ class Operations:
             from hpcremote.engine.bulk import Bulk  # an engine that never needs it need not hold it
 
             self._operations.update(Bulk(self).operations)
+        elif op not in self._operations and op in ("save", "peek", "load"):
+            from hpcremote.engine import saving
+
+            self._operations.update(saving.operations())
         try:
             return self._operations[op]
         except KeyError:
