@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from types import CodeType
 from typing import Any
 
+from hpcremote.engine.comm.named import offered
 from hpcremote.engine.namespace import Namespace
 from hpcremote.wire.sources import remember
 
@@ -47,7 +48,7 @@ class Source:
         tree = _parse(code, name)
         remember(name, 1, code.splitlines(keepends=True))
         last = None if silent else _take_last(tree)
-        with self._file(filename):
+        with self._file(filename), offered(self._namespace.dict, code, name):
             self._do(_compile(tree, name, "exec"))
             if last is None:
                 return None if silent else self._record(None)

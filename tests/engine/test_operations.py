@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import builtins
 import linecache
 import sys
 
 import pytest
 
+from hpcremote.engine.comm import current
 from hpcremote.engine.namespace import Namespace
 from hpcremote.engine.operations import Operations
 from hpcremote.errors import PayloadError, RemoteError
@@ -85,6 +87,87 @@ def test_execute_runs_in_the_namespace(operations, namespace):
     assert namespace.dict["f"]() == 5
     assert namespace.dict["C"].__module__ == "__main__"
     assert execute(operations, "") is None
+
+
+class _World:
+    """What ``hpcremote.comm()`` asks; counts how often."""
+
+    def __init__(self):
+        self.asked = 0
+
+    def comm(self, interruptible=True):
+        self.asked += 1
+        return f"communicator {self.asked}"
+
+
+@pytest.fixture
+def world():
+    made = _World()
+    current.install(made)
+    yield made
+    current.install(None)
+
+
+NOT_OURS = [
+    "comm = 1\nx = comm",
+    "from os import path as comm\nx = comm",
+    "def comm(): pass\nx = comm()",
+    "def f(comm): return comm\nx = f(1)",
+    "def f():\n    comm = 1\n    return comm\nx = f()",
+    "for comm in (1, 2): x = comm",
+    "x = 'comm'",
+    "import os\nx = getattr(os, 'comm', 1)",
+]
+
+
+@pytest.mark.parametrize("code", NOT_OURS)
+def test_a_comm_of_the_users_is_not_ours(operations, namespace, world, code):
+    execute(operations, code)
+    assert world.asked == 0
+    assert namespace.dict["__builtins__"] is builtins
+    assert "x" in namespace.dict
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "x = comm",
+        "def f(): return comm\nx = f()",
+        "class A:\n    def g(self): return [comm for _ in (1,)]\nx, = A().g()",
+        "async def f(): return comm\nx = await f()",
+        "def f(comm): return comm\nx = f(comm)",
+    ],
+)
+def test_code_finds_comm_behind_the_namespace(operations, namespace, world, code):
+    execute(operations, code)
+    assert namespace.dict["x"] == "communicator 1"
+    assert "comm" not in namespace.dict
+    assert namespace.dict["__builtins__"] is builtins
+
+
+def test_comm_is_asked_for_where_it_is_looked_up(operations, namespace, world):
+    execute(operations, "def f(): return comm\nif False: comm")
+    assert world.asked == 0
+    execute(operations, "x = f()")
+    execute(operations, "y = f()")
+    assert (namespace.dict["x"], namespace.dict["y"]) == ("communicator 1", "communicator 2")
+    execute(operations, "comm = 'mine'")
+    execute(operations, "x = f(), comm")
+    assert namespace.dict["x"] == ("mine", "mine")
+
+
+def test_without_mpi_comm_is_a_name_like_any_other(operations):
+    with pytest.raises(NameError, match="'comm' is not defined"):
+        execute(operations, "comm.rank")
+    current.install(_World())
+    execute(operations, "def f(): return comm, undefined")
+    try:
+        with pytest.raises(NameError, match="'undefined'"):
+            execute(operations, "f()")
+    finally:
+        current.install(None)
+    with pytest.raises(NameError, match="'comm' is not defined"):
+        execute(operations, "f()")
 
 
 def test_the_last_expression_is_shown(operations, namespace):

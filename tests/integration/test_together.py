@@ -71,6 +71,38 @@ def view(mpi4: Running) -> Iterator[Any]:
     assert view.apply_async(world_total, 2).get(timeout=PATIENCE) == [8] * 4
 
 
+def test_scripts_have_the_communicator_of_their_call(view: Any, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "def ranks():\n    return comm.allgather(rank)\nfound = comm.rank, comm.size, ranks()\n"
+    )
+    view.execute("from mpi4py import MPI; rank = MPI.COMM_WORLD.rank", block=True)
+    some = view.client[[3, 1]]
+    some.run(script, block=True)
+    assert some["found"] == [(0, 2, [3, 1]), (1, 2, [3, 1])]
+    some.execute(
+        "again = ranks()", targets=[1, 3], block=True
+    )  # a function finds that of the call it runs in
+    assert some["again"] == [[1, 3]] * 2
+    view.execute("same = comm is __import__('hpcremote').comm()", block=True)
+    assert view["same"] == [True] * 4
+    with pytest.raises(RemoteError, match="'comm' is not defined"):
+        view["comm"]
+    view.execute("comm = MPI.COMM_WORLD\nmine = comm is MPI.COMM_WORLD", block=True)
+    some.execute("ours = comm is MPI.COMM_WORLD", block=True)
+    assert (view["mine"], some["ours"]) == ([True] * 4, [True] * 2)
+    view.execute("del comm", block=True)
+
+
+def test_a_rank_of_a_script_that_fails_releases_the_others(view: Any) -> None:
+    ar = view.execute("if comm.rank == 2: raise ValueError('mine')\ncomm.Barrier()")
+    error = ar.exception(timeout=PATIENCE)
+    assert isinstance(error, CollectiveError)
+    assert list(error.failed) == [2] and set(error.released) == {0, 1, 3}
+    ar = view.execute("from mpi4py import MPI\nif MPI.COMM_WORLD.rank == 2: raise OSError\ncomm.Barrier()")
+    assert isinstance(ar.exception(timeout=PATIENCE), CollectiveError)
+
+
 OPERATIONS = ["allreduce", "Allreduce", "bcast", "Bcast", "Barrier", "recv", "Recv", "Send"]
 
 

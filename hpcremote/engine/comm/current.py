@@ -18,6 +18,11 @@ def install(world: World | None) -> None:
     _world = world
 
 
+def is_there() -> bool:
+    """Say whether ``comm()`` may have something to give here."""
+    return _world is not None
+
+
 def comm(interruptible: bool = True) -> Any:
     """Return the communicator over the engines of the call that runs now, in the order of its view.
 
