@@ -129,7 +129,7 @@ def test_collectives_output_stacks_and_big_arrays_pass(relayed):
     result = view.apply_async(total, 2)
     assert result.get(SOON) == [2 * RANKS] * RANKS
     assert [text.strip() for text in result.stdout] == ["adding 2"] * RANKS
-    assert str(view.stacks()) == f"ranks 0-{RANKS - 1} waiting for work"
+    eventually(lambda: str(view.stacks()) == f"ranks 0-{RANKS - 1} waiting for work")
     data = os.urandom(9_000_000)
     view.push({"data": data}, block=True)
     assert view["data"] == [data] * RANKS
@@ -161,7 +161,7 @@ def test_calls_survive_the_death_of_the_agent(relayed, tmp_path):
         open_gate(each)
     assert [result.get(SOON) for result in started] == ["through"] * RANKS
     assert queued.get(SOON) == later.get(SOON) == pids(relayed)
-    assert str(view.stacks()) == f"ranks 0-{RANKS - 1} waiting for work"
+    eventually(lambda: str(view.stacks()) == f"ranks 0-{RANKS - 1} waiting for work")
     assert ways(relayed) == {"engines": 0, "agent": 0 if relayed.cluster.profile.ipc else 1}
     assert relayed.rc.ids == list(range(RANKS))
 
