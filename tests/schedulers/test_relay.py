@@ -1,0 +1,205 @@
+"""Ranks on two nodes, their controller on a third host: one connection a node, whoever dies."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from hpcremote import files
+from tests.integration.support import PATIENCE, eventually, has_ended
+from tests.schedulers.lab.hosts import Host, Hosts
+from tests.schedulers.lab.keeper import Program
+
+pytestmark = pytest.mark.mpi
+
+HPCREMOTE = [sys.executable, "-m", "hpcremote"]
+RANKS = 4
+
+#: A client that does what it is told, a line of Python each, and prints what comes of it as JSON.
+_CLIENT = """
+import json, os, sys, zlib
+import hpcremote
+
+rc = hpcremote.Client(sys.argv[1])
+names = {"rc": rc, "hpcremote": hpcremote, "os": os, "zlib": zlib}
+for line in sys.stdin:
+    try:
+        said = eval(line, names)
+    except SyntaxError:
+        said = exec(line, names)
+    except Exception as error:
+        said = repr(error) + str(error)
+    print(json.dumps(said), flush=True)
+rc.close()
+"""
+
+
+class Site:
+    """A controller on the head, two ranks on each of two nodes, and a client on the head.
+
+    Attributes:
+        killed: a node on which nobody was left to clear up.
+    """
+
+    killed: Host | None = None
+
+    def __init__(self, hosts: Hosts, folder: Path, relay: str) -> None:
+        self.hosts = hosts
+        self.head, self.nodes = hosts.head, hosts.nodes[:2]
+        profile = folder / "site.yaml"
+        profile.write_text(f"extends: mpi\nrelay: {relay}\ninterface: eth0\n")
+        self._log = (folder / "log").open("a+")
+        output = {"stdout": self._log, "stderr": self._log}
+        self.controller = self.head.popen([*HPCREMOTE, "controller", "--profile", profile], **output)
+        home = files.user_dir() / "clusters" / "site"
+        eventually(lambda: list(home.glob("*/engine.json")), why="there is no controller")
+        (engine,) = home.glob("*/engine.json")
+        self.address = json.loads(engine.read_text())["addresses"][0]
+        self.job = self._mpiexec(folder, [*HPCREMOTE, "engine", "--file", engine], output)
+        client = [sys.executable, "-c", _CLIENT, engine.with_name("client.json")]
+        self.client = self.head.popen(client, stdin=subprocess.PIPE, stderr=self._log)
+        assert self("rc.wait_for_engines(4, timeout=60)") is None
+        self("view = rc[:]")
+
+    def _mpiexec(self, folder: Path, words: list[str | Path], output: dict[str, object]) -> Program:
+        """Start ranks on the nodes. mpiexec has the head's name and network, and sees all hosts as we do."""
+        shell = folder / "shell"
+        cases = [f'{node.name}) exec {shlex.join(_enter(node))} sh -c "$*" ;;' for node in self.nodes]
+        lines = ["#!/bin/sh", 'while [ "${1#-}" != "$1" ]; do shift; done', "host=$1; shift", "case $host in"]
+        shell.write_text("\n".join([*lines, *cases, "esac", ""]))
+        shell.chmod(0o700)
+        mpiexec = Path(sys.executable).parent / "mpiexec"
+        places = ",".join(f"{node.name}:2" for node in self.nodes)
+        remote = ["-launcher", "ssh", "-launcher-exec", shell, "-hosts", places, "-n", RANKS]
+        command = [*_enter(self.head)[:3], "--net", "--uts", "--", mpiexec, *remote, *words]
+        return Program(
+            list(map(str, command)), text=True, start_new_session=True, stdin=subprocess.DEVNULL,
+            env=self.hosts.environment(None), **output,
+        )  # type: ignore[call-overload]  # fmt: skip
+
+    def tell(self, line: str) -> None:
+        assert self.client.stdin is not None
+        self.client.stdin.write(line + "\n")
+        self.client.stdin.flush()
+
+    def hear(self) -> object:
+        assert self.client.stdout is not None
+        said = self.client.stdout.readline()
+        assert said, f"the client has ended\n{self.log()}"
+        return json.loads(said)
+
+    def __call__(self, line: str) -> object:
+        self.tell(line)
+        return self.hear()
+
+    def log(self) -> str:
+        self._log.seek(0)
+        return self._log.read()
+
+    def connections(self) -> list[str]:
+        """Return who has connections to the controller, once for each."""
+        port = self.address.rpartition(":")[2]
+        words = ["ss", "-Htn", "state", "established", "sport", "=", f":{port}"]
+        rows = self.head.run(words, check=True).stdout.splitlines()
+        names = {host.address(): host.name for host in self.hosts}
+        return sorted(names[row.split()[3].rpartition(":")[0]] for row in rows)
+
+    def agent(self, node: Host) -> psutil.Process:
+        eventually(lambda: len(node.processes("hpcremote agent")) == 1, why="there is not one agent")
+        return node.processes("hpcremote agent")[0]
+
+    def ranks(self, node: Host) -> list[psutil.Process]:
+        """Return a node's ranks in their order."""
+        return sorted(node.processes("hpcremote engine --file"), key=lambda one: one.pid)
+
+    def close(self) -> None:
+        """End it all; nothing may be left on the nodes."""
+        self("rc.shutdown(hub=True)")
+        assert self.client.stdin is not None
+        self.client.stdin.close()
+        for program in (self.client, self.controller, self.job):
+            program.wait(PATIENCE)
+        for node in self.nodes:
+            eventually(lambda node=node: not node.processes("hpcremote"), why=f"{node.name} is not empty")
+            if node is not self.killed:
+                assert node.run(["ls", "-A", f"/tmp/hpcremote-{os.geteuid()}"]).stdout == ""
+        assert self.client.stdout is not None
+        self.client.stdout.close()
+        self._log.close()
+
+
+def _enter(host: Host) -> list[str]:
+    assert host._keeper is not None
+    return host._keeper.words([], Path("/"))
+
+
+@pytest.fixture
+def site(hosts: Hosts, tmp_path: Path) -> Iterator[Site]:
+    made = Site(hosts, tmp_path, "auto")
+    yield made
+    made.close()
+
+
+def test_one_connection_a_node_whoever_dies(site: Site) -> None:
+    pids = site("view.apply_sync(os.getpid)")
+    assert site.connections() == ["node1", "node2"]
+    assert site("[info.host for info in rc.link.engines.values()]") == ["node1"] * 2 + ["node2"] * 2
+    site("import numpy; data = numpy.random.bytes(100_000_000); crc = zlib.crc32(data)")
+    site("view.push({'data': data}, block=True)")
+    site("def crc_there(): import zlib; return zlib.crc32(data)")
+    assert site("view.apply_sync(crc_there) == [crc] * 4") is True
+    site("def same(data): import zlib; print('got it'); return zlib.crc32(data)")
+    assert site("(ar := view.apply_async(same, data)).get(60) == [crc] * 4") is True  # not by MPI
+    assert site("ar.stdout") == ["got it\n"] * RANKS
+
+    site(
+        "def total(n): from mpi4py import MPI; import time; time.sleep(2); return MPI.COMM_WORLD.allreduce(n)"
+    )
+    for node in site.nodes:
+        site("ar = [view.apply_async(total, n) for n in range(3)]")
+        before = site.agent(node)
+        before.kill()
+        eventually(lambda before=before: has_ended(before))
+        assert site("[one.get(60) for one in ar]") == [[0] * RANKS, [RANKS] * RANKS, [2 * RANKS] * RANKS]
+        assert site.agent(node) != before
+    assert site.connections() == ["node1", "node2"]
+    assert site("view.apply_sync(os.getpid)") == pids
+    assert site("len(view.stacks())") == RANKS
+
+    site("def wait(): import time; print('my last words', flush=True); time.sleep(600)")
+    site("running = rc[0].apply_async(wait); waiting = [view.apply_async(os.getpid) for _ in range(2)]")
+    site("rc.abort(waiting); running.abort()")
+    assert "TaskAborted" in str(site("waiting[1].get(20)"))
+    assert "KeyboardInterrupt" in str(site("running.get(20)"))
+    assert site("view.apply_sync(os.getpid)") == pids
+
+    site("ar = rc[3].apply_async(wait)")
+    assert site("rc.link.wait(lambda: 'last words' in ar.stdout, 20)") is True
+    (victim,) = [one for one in site.ranks(site.nodes[1]) if _inner(one) == pids[3]]  # type: ignore[index]
+    victim.kill()
+    said = str(site("ar.get(20)"))
+    assert "EngineError" in said and "killed by SIGKILL" in said and "my last words" in said
+
+
+def _inner(process: psutil.Process) -> int:
+    """Return a process' number on its own host."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    (row,) = [row for row in status.splitlines() if row.startswith("NSpid:")]
+    return int(row.split()[-1])
+
+
+def test_a_node_on_which_all_is_killed_is_missed(site: Site) -> None:
+    site("def wait(): import time; time.sleep(600)")
+    site("ar = rc[2].apply_async(wait)")
+    site.killed = site.nodes[1]
+    for process in [site.agent(site.killed), *site.ranks(site.killed)]:
+        process.kill()  # all at once, as a batch system does that ends its job there
+    assert "EngineError" in str(site("ar.get(40)"))
