@@ -122,7 +122,7 @@ class Cluster:
         words = ["-m", "hpcremote", "controller", "--profile", self._source, "--cluster-id", self.cluster_id]
         for key, value in self._overrides.items():
             words += ["--set", f"{key}={_as_word(value)}"]
-        return [*words, "--leash"]
+        return words
 
     def _engine_words(self, begun: startup.Startup) -> list[str]:
         return job.engine_words(self.profile, begun.record.folder)

@@ -19,20 +19,27 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from hpcremote import files
+from hpcremote import files, quantities
 from hpcremote.errors import ProfileError
-from hpcremote.settings import NULLS, Entry, Key, convert, entries
+from hpcremote.settings import NULLS, Entry, Key, canonical, convert, entries
 
 if TYPE_CHECKING:
     from hpcremote.files import Traversable
+    from hpcremote.settings import Duration, Memory
 
 _FOLDER = "profiles"
 
 
 def _key(
-    default: Any, doc: str, *, unit: str = "", choices: tuple[str, ...] = (), least: float | None = None
+    default: Any,
+    doc: str,
+    *,
+    unit: str = "",
+    choices: tuple[str, ...] = (),
+    least: float | None = None,
+    also: tuple[str, ...] = (),
 ) -> Any:
-    metadata = {"doc": doc, "unit": unit, "choices": choices, "least": least}
+    metadata = {"doc": doc, "unit": unit, "choices": choices, "least": least, "also": also}
     if default is dict:
         return dataclasses.field(default_factory=dict, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -52,14 +59,23 @@ class Profile:
 
     description: str = _key("", "One line for `hpcremote profile list`.")
     launcher: str = _key("local", "How engines start: the name of a file in launchers/.")
-    n: int | None = _key(None, "How many engines; unset: one a core, at most 4.", unit="engines", least=1)
+    n: int | None = _key(
+        None,
+        "How many engines; unset: `nodes` times `ranks_per_node`, else one a core, at most 4.",
+        unit="engines",
+        least=1,
+        also=("ranks",),
+    )
     mpi: str = _key(
         "auto",
         "Which MPI's mpiexec it is; auto: find out, and compare it with mpi4py's library.",
         choices=("auto", "mpich", "openmpi", "intel"),
     )
     mpiexec: str = _key("", "The mpiexec command; unset: beside the Python interpreter, then on PATH.")
-    mpiexec_args: tuple[str, ...] = _key((), "More arguments for mpiexec, as a list.")
+    mpiexec_args: tuple[str, ...] = _key((), "More arguments for mpiexec or srun, as a list.")
+    srun_mpi: str = _key(
+        "", "Which `--mpi` srun is given; unset: pmi2 for MPICH and Intel MPI, pmix for Open MPI."
+    )
     max_ranks_per_core: int = _key(
         32,
         "More engines than this for each core of this machine are refused, because they would bring it to a "
@@ -122,17 +138,49 @@ class Profile:
         choices=("debug", "info", "warning", "error"),
     )
 
+    scheduler: str = _key(
+        "", "The batch system that engines are queued in: the name of a file in launchers/; unset: none."
+    )
+    controller: str = _key(
+        "here",
+        "Where the controller runs: here, in the engines' job, or in a job of its own.",
+        choices=("here", "job", "own-job"),
+    )
+    nodes: int | None = _key(None, "How many nodes.", unit="nodes", least=1)
+    ranks_per_node: int | None = _key(None, "How many engines a node.", unit="engines", least=1)
+    threads_per_rank: int | None = _key(None, "How many cores each engine has.", unit="cores", least=1)
+    gpus_per_node: int | None = _key(None, "How many GPUs a node.", least=1)
+    memory: Memory | None = _key(None, "How much memory a node.")  # noqa: RUF009
+    walltime: Duration | None = _key(  # noqa: RUF009
+        None, "How long the job may run: H:MM:SS, 90min; a bare number is minutes."
+    )
+    queue: str = _key("", "The queue or partition.", also=("partition",))
+    account: str = _key("", "The account or project that is charged.", also=("project",))
+    qos: str = _key("", "The quality of service.")
+    constraint: str = _key("", "Which kind of nodes, in the scheduler's own terms.")
+    reservation: str = _key("", "The reservation to run in.")
+    parallel_environment: str = _key("", "Grid Engine: the parallel environment; unset: mpi.")
+    job_name: str = _key("", "The job's name; unset: hpcremote.")
+    setup: tuple[str, ...] = _key(
+        (), "Lines of shell that the job runs first, as a list: module loads, variables."
+    )
+    directives: tuple[str, ...] = _key(
+        (), "More options for the scheduler, a line each, put into the script as they are."
+    )
+
     @property
     def engines(self) -> int:
-        """How many engines to start; ``n``, or one a core and at most 4."""
-        return self.n or min(4, len(os.sched_getaffinity(0)))
+        """How many engines to start; ``n``, or what nodes take, or one a core and at most 4."""
+        if self.n is None and self.nodes and self.scheduler:
+            return self.nodes * (self.ranks_per_node or 1)
+        return self.n or self.ranks_per_node or min(4, len(os.sched_getaffinity(0)))
 
     def to_yaml(self) -> str:
         """Return it as a profile file that says where each value came from."""
         lines = []
         for key in keys():
             value = getattr(self, key.name)
-            text = f"{key.name}: {_dump(value)}" if value not in (None, "") else f"# {key.name}:"
+            text = f"{key.name}: {dump(value, key.kind)}" if value not in (None, "") else f"# {key.name}:"
             lines.append(f"{text:<40} # {self.sources.get(key.name, 'default')}")
         return "\n".join(lines) + "\n"
 
@@ -186,11 +234,10 @@ def load(name_or_path: str | os.PathLike[str], overrides: Mapping[str, Any] | No
     known = keys()
     values: dict[str, Any] = {}
     sources: dict[str, str] = {}
-    for entry in _chain(file):
-        _merge(values, sources, entry.key, convert(entry, known), entry.where)
-    for key, value in (overrides or {}).items():
-        if value is not None:
-            _merge(values, sources, key, convert(Entry(key, value, "override"), known), "override")
+    given = [Entry(key, value, "override") for key, value in (overrides or {}).items() if value is not None]
+    for entry in [*_chain(file), *given]:
+        value = convert(entry, known)
+        _merge(values, sources, canonical(entry.key, known), value, entry.where)
     return Profile(name=name, sources=sources, **values)
 
 
@@ -251,8 +298,12 @@ def _merge(values: dict[str, Any], sources: dict[str, str], key: str, value: Any
     sources[key] = where
 
 
-def _dump(value: Any) -> str:
-    """Return *value* as this module reads it back."""
+def dump(value: Any, kind: str = "") -> str:
+    """Return *value*, of a key of that *kind*, as this module reads it back."""
+    if kind.startswith("Duration"):
+        return quantities.clock(value)
+    if kind.startswith("Memory"):
+        return f"{value}M"
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, (int, float)):

@@ -16,6 +16,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from hpcremote import quantities
 from hpcremote.errors import ProfileError
 from hpcremote.files import did_you_mean
 
@@ -28,6 +29,11 @@ _BOOLEANS = {"true": True, "yes": True, "on": True, "false": False, "no": False,
 NULLS = ("", "~", "null")
 _DEPTH = 4
 
+#: A time span, in seconds.
+Duration = int
+#: An amount of memory, in MiB.
+Memory = int
+
 
 class Key(NamedTuple):
     """A key of a profile, as the reference shows it. ``kind`` is a Python type in words."""
@@ -39,6 +45,8 @@ class Key(NamedTuple):
     unit: str
     choices: tuple[str, ...]
     least: float | None
+    also: tuple[str, ...] = ()
+    """Other names for it."""
 
 
 class Entry(NamedTuple):
@@ -114,9 +122,14 @@ def _expand(text: str, key: str, where: str) -> str:
 # ---------------------------------------------------------------- values
 
 
+def canonical(name: str, keys: Sequence[Key]) -> str:
+    """Return the key that *name* is, perhaps under another of its names."""
+    return next((key.name for key in keys if name in key.also), name)
+
+
 def convert(entry: Entry, keys: Sequence[Key]) -> Any:
     """Return the entry's value as the type of its key."""
-    known = {key.name: key for key in keys}
+    known = {name: key for key in keys for name in (key.name, *key.also)}
     key = known.get(entry.key)
     if key is None:
         near = did_you_mean(entry.key, [*known, "extends"])
@@ -159,6 +172,18 @@ def _number(value: object) -> float:
     return float(value)  # type: ignore[arg-type]
 
 
+def _duration(value: object) -> int:
+    return quantities.duration(_text(_plain_number(value)))
+
+
+def _memory(value: object) -> int:
+    return quantities.megabytes(_text(_plain_number(value)))
+
+
+def _plain_number(value: object) -> object:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
 def _boolean(value: object) -> bool:
     if isinstance(value, bool):
         return value
@@ -186,6 +211,8 @@ _KINDS: dict[str, tuple[Callable[[object], Any], str]] = {
     "int | None": (_integer, "a whole number"),
     "float": (_number, "a number"),
     "bool": (_boolean, "true or false"),
+    "Duration | None": (_duration, "a time: H:MM:SS, D-HH:MM:SS, 90min, or a number of minutes"),
+    "Memory | None": (_memory, "an amount of memory: 4G, 512M, or a number of megabytes"),
     "tuple[str, ...]": (_texts, "a list of words, as in [--bind-to, core]"),
     "dict[str, str]": (_mapping, "a mapping of names to text, as in {OMP_NUM_THREADS: 1}"),
 }

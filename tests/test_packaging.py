@@ -29,7 +29,10 @@ from hpcremote.launch import catalog
 
 print(hpcremote.__file__)
 for name in files.available("launchers"):
-    print("launcher", catalog.load(name).name)
+    found = catalog.read(name)
+    print("launcher", found.name)
+    if isinstance(found, catalog.Scheduler):
+        catalog.template(f"{name}.sh.in")
 for name in files.available("profiles"):
     print("profile", profile.load(name).name)
 """

@@ -89,6 +89,7 @@ def _leave_nothing(profile_name: str, cluster_id: str, patience: float) -> None:
         return  # started by hand
     from hpcremote import files
     from hpcremote.launch import process, record
+    from hpcremote.launch.batch import jobs
 
     folder = files.cluster_dir(profile_name, cluster_id)
     if record.read(folder) is None:
@@ -96,11 +97,13 @@ def _leave_nothing(profile_name: str, cluster_id: str, patience: float) -> None:
     try:
         with record.locked(folder):
             found = record.read(folder)
-            if found is None or found.mark != mark:
-                return
+            if found is None or found.mark != mark or found.controller_at != "here":
+                return  # in a job, whose end and whose reason stays on record
             if found.state == "starting" and found.owner.alive():
                 return  # it sees us end, and has a better view of why
-            process.end(found.engines, mark, (), polite=0.0 if found.state == "starting" else patience)
+            polite = 0.0 if found.state == "starting" else patience
+            process.end(found.engines, mark, (), polite=polite)
+            jobs.cancel(found.jobs, patience=polite)
             record.forget(found)
     except AlreadyRunning:
         return  # hpcremote stop does it

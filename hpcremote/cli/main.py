@@ -24,6 +24,8 @@ COMMANDS = {
     "stacks": "show where engines are, also while they hang",
     "agent": "watch the engines of a node (engines start it by themselves)",
     "engine": "be an engine, or an MPI rank of an engine set (start does this for you)",
+    "ranks": "inside a job, start its ranks (a job script does this for you)",
+    "probe": "inside a job, try to reach the controller (a job script does this for you)",
 }
 _ERROR = 1
 _USAGE = 2

@@ -17,7 +17,7 @@ from hpcremote import files
 from hpcremote.errors import LaunchError
 from hpcremote.launch import mpi, process, text
 from hpcremote.launch.process import MARK, Child, Process, how_it_ended
-from hpcremote.launch.spec import Launcher
+from hpcremote.launch.spec import Launcher, Program
 from hpcremote.profile import Profile
 
 #: Set by batch systems inside a job: there the slots are counted.
@@ -25,6 +25,8 @@ _BATCH = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID", "FLUX_JOB_ID", "CO
 _TAIL = 30
 #: Names to an engine the set in whose place its own is started.
 REPLACES = "HPCREMOTE_REPLACES"
+#: Names to an engine which of its cluster's jobs it belongs to: the same when that is queued again.
+JOB = "HPCREMOTE_JOB"
 
 
 def check_room(profile: Profile, n: int) -> None:
@@ -64,16 +66,25 @@ def base_environment(profile: Profile, mark: str) -> dict[str, str]:
     """Return the environment of a cluster's processes: ours, with the mark."""
     # They have another working directory: a relative folder would be another one there.
     env = {**os.environ, MARK: mark, "HPCREMOTE_DIR": str(files.user_dir())}
-    checkout = Path(__file__).parents[2]
-    if not profile.python and checkout.name not in ("site-packages", "dist-packages"):
-        # Not installed: this very hpcremote, wherever the engines' working directory is.
-        env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(checkout), env.get("PYTHONPATH", "")]))
+    if where := checkout(profile):
+        env["PYTHONPATH"] = os.pathsep.join(filter(None, [where, env.get("PYTHONPATH", "")]))
     return env
+
+
+def checkout(profile: Profile) -> str:
+    """Return the folder of this very hpcremote if it is not installed, for engines to find it; or nothing."""
+    folder = Path(__file__).parents[2]
+    return "" if profile.python or folder.name in ("site-packages", "dist-packages") else str(folder)
 
 
 def python_of(profile: Profile) -> str:
     """Return the interpreter for the cluster's processes."""
     return profile.python or sys.executable
+
+
+def working_dir(profile: Profile) -> str:
+    """Return the folder that engines start in."""
+    return os.path.abspath(profile.working_dir or os.getcwd())
 
 
 def engine_words(profile: Profile, folder: Path) -> list[str]:
@@ -122,18 +133,21 @@ def plan(
         "engine": list(engine),
         "args": list(profile.mpiexec_args),
         "export": sorted(
-            {MARK, "PYTHONPATH", "HPCREMOTE_LOG_LEVEL", *extra, *profile.environment} & env.keys()
+            {MARK, JOB, "PYTHONPATH", "HPCREMOTE_LOG_LEVEL", *extra, *profile.environment} & env.keys()
         ),
+        "threads_per_rank": profile.threads_per_rank,
         "if_root": "" if os.geteuid() == 0 else None,
         "if_spare": None if any(name in env for name in _BATCH) else "",
     }
     lines, table, starter = launcher.command, dict(launcher.environment), None
     if launcher.program is not None:
-        path = mpi.find(launcher.program, profile.mpiexec, python, env, values)
-        starter = mpi.identify(launcher, path, profile.mpi, env)
+        starter = _starter(launcher, launcher.program, profile, env, values)
         values |= {"program": starter.path, "flavour": starter.flavour.name, "version": starter.version}
+        values = {**starter.flavour.values, **values}
         lines = starter.flavour.command or lines
         table |= starter.flavour.environment
+    if profile.srun_mpi:
+        values["srun_mpi"] = profile.srun_mpi
     for name, value in text.environment(table, values).items():
         env.setdefault(name, value)  # the user's own setting wins
     return Plan(
@@ -141,10 +155,22 @@ def plan(
         words=text.command(lines, values),
         times=n if launcher.ranks == "each" else 1,
         env=env,
-        cwd=cwd or os.path.abspath(profile.working_dir or os.getcwd()),
+        cwd=cwd or working_dir(profile),
         values=values,
         starter=starter,
     )
+
+
+def _starter(
+    launcher: Launcher, program: Program, profile: Profile, env: Mapping[str, str], values: text.Values
+) -> mpi.Starter:
+    """Return the program that starts the ranks, and of which flavour they are."""
+    python = python_of(profile)
+    if launcher.chosen_by == "library":
+        path = mpi.find(program, "", python, env, values)
+        return mpi.identify_by_library(launcher, path, profile.mpi, python, env)
+    path = mpi.find(program, profile.mpiexec, python, env, values)
+    return mpi.identify(launcher, path, profile.mpi, env)
 
 
 class Job:
@@ -164,6 +190,25 @@ class Job:
     def processes(self) -> list[Process]:
         """The processes that we started ourselves."""
         return [child.process for child in self.children]
+
+    @property
+    def described(self) -> str:
+        """What starts the ranks, for people."""
+        name = self.plan.launcher.name
+        return f"{name}, {self.plan.starter}" if self.plan.starter else name
+
+    #: Processes of this machine wait in no queue (see ``batch.submission``).
+    waiting = False
+
+    def standing(self) -> None:
+        """Return where it stands before its engines can come: they come at once."""
+
+    def forget(self) -> None:
+        """Nobody has to be told that it is not watched any longer."""
+
+    def quoted(self) -> str:
+        """Return the last lines of its log."""
+        return quote(self.log)
 
     def ended(self) -> str:
         """Return which process ended and how, or nothing while all run."""

@@ -68,12 +68,33 @@ def identify(launcher: Launcher, path: str, chosen: str, env: Mapping[str, str])
     code, said = _ask(asked, env)
     if code != 0:
         raise LaunchError(f"{text.shown(asked)} fails ({code}): {text.tail(said, 3) or 'and says nothing'}")
+    flavours = _allowed(launcher, chosen)
+    flavour, version = text.recognise(flavours, said) or (flavours[0], "")
+    return Starter(path, flavour, version)
+
+
+def identify_by_library(
+    launcher: Launcher, path: str, chosen: str, python: str, env: Mapping[str, str]
+) -> Starter:
+    """Return the program at *path* with the flavour of the MPI library that *python* loads, or the *chosen*.
+
+    Raises:
+        LaunchError: that library cannot be loaded.
+    """
+    flavours = _allowed(launcher, chosen)
+    library = look(python, env)
+    if library.trouble:
+        raise LaunchError(library.trouble)
+    flavour, version = text.library(flavours, library.said) or (flavours[0], "")
+    return Starter(path, flavour, version)
+
+
+def _allowed(launcher: Launcher, chosen: str) -> list[Flavour]:
     flavours = [one for one in launcher.flavours if chosen in ("auto", one.key)]
     if not flavours:
         known = ", ".join(one.key for one in launcher.flavours if one.key)
         raise LaunchError(f"mpi: {chosen} (from the profile): launcher {launcher.name} knows only {known}")
-    flavour, version = text.recognise(flavours, said) or (flavours[0], "")
-    return Starter(path, flavour, version)
+    return flavours
 
 
 def _by_name(named: str, env: Mapping[str, str]) -> str:

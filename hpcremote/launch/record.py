@@ -21,7 +21,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,25 @@ from hpcremote.launch.process import Process, end, marked
 FORMAT = 1
 _FILE = "cluster.json"
 _LOOK_AGAIN = 0.02
+
+
+@dataclasses.dataclass(frozen=True)
+class Submitted:
+    """A job that was submitted: its id, the scheduler's name, when, and which set of *n* engines it brings.
+
+    ``set`` is what the engines carry in their environment; ``script`` and ``log`` are files.
+    """
+
+    id: str
+    scheduler: str
+    set: str
+    n: int
+    submitted: float
+    script: str
+    log: str
+
+    def __str__(self) -> str:
+        return f"job {self.id} ({self.scheduler})"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +76,8 @@ class Record:
         engines: the processes that run the engines (n of them, or one mpiexec).
         memory: files of shared memory that their MPI library made (see ``launch.memory``).
         cwd: the folder that the engines start in.
+        controller_at: where the controller runs: ``here``, or in a ``job``.
+        jobs: what was submitted to a batch system.
     """
 
     profile: str
@@ -74,6 +95,8 @@ class Record:
     engines: tuple[Process, ...] = ()
     memory: tuple[str, ...] = ()
     cwd: str = ""
+    controller_at: str = "here"
+    jobs: tuple[Submitted, ...] = ()
 
     @property
     def folder(self) -> Path:
@@ -98,15 +121,19 @@ class Record:
     def condition(self) -> str:
         """Return how it is: starting, running, stopping, stale (no process left) or broken (some left).
 
-        ``elsewhere``: it was started on another machine, from which alone that can be told.
+        ``elsewhere``: it was started on another machine, from which alone that can be told. Where the
+        controller is in a job, the scheduler has to be asked, which this does not do: see ``clusters``.
         """
+        if self.controller_at != "here":
+            return self.state
         if not self.is_here:
             return "elsewhere"
         if self.controller is not None and self.controller.alive():
             return self.state
         if self.state == "starting" and self.owner.alive():
             return "starting"
-        return "broken" if any(one.alive() for one in self.processes) or marked(self.mark) else "stale"
+        left = self.jobs or any(one.alive() for one in self.processes) or marked(self.mark)
+        return "broken" if left else "stale"
 
     def write(self) -> None:
         """Write it down."""
@@ -137,6 +164,7 @@ def read(folder: Path) -> Record | None:
         data["controller"] = Process(**data["controller"]) if data["controller"] else None
         data["engines"] = tuple(Process(**one) for one in data["engines"])
         data["memory"] = tuple(data.get("memory", ()))
+        data["jobs"] = tuple(Submitted(**one) for one in data.get("jobs", ()))
         return Record(**data)
     except FileNotFoundError:
         return None
@@ -191,8 +219,17 @@ def _lock(descriptor: int, deadline: float) -> None:
         time.sleep(_LOOK_AGAIN)
 
 
-def claim(record: Record) -> None:
+def claim(
+    record: Record,
+    condition: Callable[[Record], str] = Record.condition,
+    clear: Callable[[Record], None] = lambda found: end(found.processes, found.mark, (), polite=0.0),
+) -> None:
     """Write *record* down as the one of its cluster, ending and removing what a dead predecessor left.
+
+    Args:
+        record: the cluster.
+        condition: tells how the one is that was written down before.
+        clear: ends what is left of it.
 
     Raises:
         AlreadyRunning: a cluster of that profile and id lives.
@@ -200,8 +237,8 @@ def claim(record: Record) -> None:
     with locked(files.private_dir(record.folder.parent) / record.cluster_id):
         found = read(record.folder)
         if found is not None:
-            _refuse_living(found)
-            end(found.processes, found.mark, (), polite=0.0)
+            _refuse_living(found, condition(found))
+            clear(found)
         for path in connection_files(record.folder):
             _refuse_by_hand(path)
         sweep(record.folder)
@@ -211,8 +248,7 @@ def claim(record: Record) -> None:
         record.write()
 
 
-def _refuse_living(found: Record) -> None:
-    condition = found.condition()
+def _refuse_living(found: Record, condition: str) -> None:
     if condition in ("stale", "broken"):
         return
     how = (

@@ -6,6 +6,9 @@
                                        │                                                 │
                                        └──writes engine.json──▶ they wait for it ◀───────┘
 
+With a ``scheduler`` in the profile the engines are submitted as a job, and with ``controller: job`` the
+controller is part of that job.
+
 The controller holds the *leash*: it reads its standard input and ends, with its engines, when that
 closes, which the system does for us however we come to our end. ``detach`` makes it live on without us.
 """
@@ -23,6 +26,9 @@ from hpcremote import files
 from hpcremote.errors import LaunchError
 from hpcremote.ids import new_uid
 from hpcremote.launch import catalog, job, memory, process, record
+from hpcremote.launch.batch import draft, jobs
+from hpcremote.launch.batch.draft import Draft
+from hpcremote.launch.batch.submission import Standing, Submission
 from hpcremote.launch.process import Child, of_pid
 from hpcremote.profile import Profile
 
@@ -43,7 +49,7 @@ class Startup:
     def __init__(self, profile: Profile, cluster_id: str, n: int, *, temporary: bool = False) -> None:
         self.profile = profile
         self.n = n
-        self.job: job.Job | None = None
+        self.job: job.Job | Submission | None = None
         self.record = record.Record(
             profile=profile.name,
             cluster_id=cluster_id,
@@ -56,6 +62,7 @@ class Startup:
             state="starting",
             temporary=temporary,
             owner=of_pid(os.getpid()),
+            controller_at=profile.controller,
         )
         self._controller: Child | None = None
 
@@ -72,29 +79,50 @@ class Startup:
             LaunchError: something that is needed is not here. What was started is the caller's to end.
         """
         launcher = catalog.load(self.profile.launcher)
-        job.check_room(self.profile, self.n)
-        record.claim(self.record)
-        python = job.python_of(self.profile)
+        if self.profile.scheduler:
+            self.draft(controller)  # says what is wrong before anything is started
+        else:
+            job.check_room(self.profile, self.n)
+        record.claim(self.record, jobs.condition, jobs.clear)
+        if not self._in_job:
+            self._start_controller(controller)
+        if self.profile.scheduler:
+            self.job = Submission(self.draft(controller), self._note)
+            cwd = str(self.job.draft.values["cwd"])
+        else:
+            python = job.python_of(self.profile)
+            plan = job.plan(launcher, self.profile, self.n, [python, *engine], self.record.mark)
+            self.job = job.Job(plan, self.logs / "engines.log")
+            cwd = plan.cwd
+        self.record = self.record.changed(
+            engines=tuple(self.job.processes), launcher=self.job.described, cwd=cwd
+        )
+
+    @property
+    def _in_job(self) -> bool:
+        return self.record.controller_at != "here"
+
+    def draft(self, controller: Sequence[str]) -> Draft:
+        """Return the job that would be submitted, for a profile that names a scheduler."""
+        words = controller if self._in_job else ()
+        return draft.draft(self.profile, self.n, self.record.folder, self.record.mark, controller=words)
+
+    def _start_controller(self, words: Sequence[str]) -> None:
         self._controller = Child(
-            [python, *controller],
+            [job.python_of(self.profile), *words, "--leash"],
             env=job.base_environment(self.profile, self.record.mark),
             cwd=str(self.record.folder),
             log=self.logs / "controller.log",
             leash=True,
         )
         self.record = self.record.changed(controller=self._controller.process)
-        plan = job.plan(launcher, self.profile, self.n, [python, *engine], self.record.mark)
-        self.job = job.Job(plan, self.logs / "engines.log")
-        self.record = self.record.changed(
-            engines=tuple(self.job.processes),
-            launcher=f"{launcher.name}, {plan.starter}" if plan.starter else launcher.name,
-            cwd=plan.cwd,
-        )
+
+    def _note(self, submitted: record.Submitted) -> None:
+        self.record = self.record.changed(jobs=(*self.record.jobs, submitted))
 
     def trouble(self) -> LaunchError | None:
         """Return the error if a process ended by now."""
-        assert self._controller is not None  # noqa: S101 (launch came first)
-        if (code := self._controller.exit_code()) is not None:
+        if self._controller is not None and (code := self._controller.exit_code()) is not None:
             return LaunchError(
                 f"the controller ended ({process.how_it_ended(code)})\n{job.quote(self._controller.log)}"
             )
@@ -105,8 +133,24 @@ class Startup:
     def failure(self, what: str, *, lonely: bool = False) -> LaunchError:
         """Return the error for *what* went wrong: with its reason if known, and the end of the logs."""
         meaning = self.job.meaning(lonely=lonely) if self.job else ""
-        logs = job.quote(self.logs / "engines.log", self.logs / "controller.log")
+        said = self.job.quoted() if self.job else ""
+        logs = "\n".join(filter(None, [said, job.quote(self.logs / "controller.log")]))
         return LaunchError(f"{what}: {meaning}\n{logs}".rstrip() if meaning else f"{what}\n{logs}".rstrip())
+
+    def listens(self) -> bool:
+        """Whether the controller listens: it has written its connection file."""
+        if self._in_job:
+            os.listdir(self.record.folder)  # has network file systems look again
+        return (self.record.folder / "client.json").exists()
+
+    def standing(self) -> Standing | None:
+        """Return where the engines' job stands, if they are in one."""
+        return self.job.standing() if self.job else None
+
+    @property
+    def waiting(self) -> bool:
+        """Whether the engines' job waits in a queue: that is no time of the start."""
+        return self.job is not None and self.job.waiting
 
     def ready(self) -> None:
         """Write down that the cluster runs."""
@@ -120,13 +164,17 @@ class Startup:
 
     @property
     def running(self) -> bool:
-        """Whether the controller runs."""
-        return self._controller is not None and self._controller.process.alive()
+        """Whether the controller runs, or the job does that it is in."""
+        if self._controller is None:
+            return self.job is not None and not self.job.ended()
+        return self._controller.process.alive()
 
     def wait(self) -> None:
-        """Wait until the controller has ended."""
+        """Wait until the controller has ended, or the job that it is in."""
         if self._controller is not None:
             self._controller.wait()
+        elif isinstance(self.job, Submission):
+            self.job.wait()
 
     @property
     def children(self) -> list[Child]:
@@ -136,6 +184,8 @@ class Startup:
 
     def abandon(self) -> None:
         """End a start half way: nothing in it is worth waiting for."""
+        if self.job is not None:
+            self.job.forget()
         end(self.record, self.children, polite=0.0, keep_logs=True)
 
 
@@ -157,10 +207,14 @@ def end(
         if mine and what.state == "starting":
             what = what.changed(memory=memory.mapped(process.marked(what.mark)))
         asked = mine and polite > 0 and controller is not None and controller.alive()
+        if what.jobs and polite <= 0:
+            jobs.cancel(what.jobs)
         if asked and controller is not None:
             what.changed(state="stopping")
             process.send([controller], signal.SIGTERM)
         for child in children:
             child.drop_leash()
         process.end(what.processes, what.mark, children, polite=polite + _LEEWAY if asked else 0.0)
+        if what.jobs and polite > 0:
+            jobs.cancel(what.jobs, patience=polite)
         record.forget(what, keep_logs=keep_logs)

@@ -16,7 +16,7 @@ from hpcremote.errors import (
 )
 from hpcremote.launch.startup import Startup
 
-#: The phases of an engine, in the order that it goes through them.
+#: The phases of an engine, in the order that it goes through them. (Before come a job's.)
 PHASES = ("launch", "MPI_Init", "register")
 #: A failed engine's job is given this long to say more in its log.
 _LAST_WORDS = 1.0
@@ -25,12 +25,17 @@ _ASK_AGAIN = 0.05
 
 
 class Progress(NamedTuple):
-    """How far a start is: *done* of *total* engines are through *phase* (launch, MPI_Init, register)."""
+    """How far a start is: *done* of *total* engines are through *phase* (launch, MPI_Init, register).
+
+    Of engines that are in a batch system's job the phases before are submitted, queued and started;
+    ``detail`` has then which job it is, why it waits, when it is expected to start, or on which hosts.
+    """
 
     phase: str
     done: int
     total: int
     seconds: float
+    detail: str = ""
 
 
 class Controller(Protocol):
@@ -71,7 +76,7 @@ class Watch:
         self._connect = connect
         self._tell = tell
         self._given_up = given_up
-        self._began = time.monotonic()
+        self._began = self._clock = time.monotonic()
         self._seen = Progress("launch", -1, begun.n, 0.0)
         self._counts: tuple[int, ...] = (0, 0, 0)
 
@@ -84,7 +89,7 @@ class Watch:
         controller: Controller | None = None
         try:
             while True:
-                if controller is None and (self._begun.record.folder / "client.json").exists():
+                if controller is None and self._begun.listens():
                     controller = self._connect()
                 if controller is not None and self._look(controller):
                     return
@@ -116,9 +121,14 @@ class Watch:
     def _report(self, counts: tuple[int, ...]) -> None:
         self._counts = counts
         total = self._begun.n
+        if not any(counts) and self._begun.standing() is not None:
+            return  # it stands in the queue, and that is told
         at = next((i for i, count in enumerate(counts) if count < total), len(PHASES) - 1)
-        now = Progress(PHASES[at], min(counts[at], total), total, time.monotonic() - self._began)
-        if now[:2] != self._seen[:2]:
+        self._say(PHASES[at], min(counts[at], total))
+
+    def _say(self, phase: str, done: int, detail: str = "") -> None:
+        now = Progress(phase, done, self._begun.n, time.monotonic() - self._began, detail)
+        if (now.phase, now.done, now.detail) != (self._seen.phase, self._seen.done, self._seen.detail):
             self._seen = now
             self._tell(now)
 
@@ -127,8 +137,13 @@ class Watch:
             raise LaunchError("the start was given up")
         if (trouble := self._begun.trouble()) is not None:
             raise self._better(controller, trouble)
+        standing = self._begun.standing()
+        if standing is not None and not any(self._counts):
+            self._say(standing.phase, 0, standing.detail)
+            if self._begun.waiting:
+                self._clock = time.monotonic()
         limit = self._begun.profile.start_timeout
-        if time.monotonic() - self._began > limit:
+        if time.monotonic() - self._clock > limit:
             raise self._begun.failure(
                 f"not ready within {limit:g} s (start_timeout): {self._how_far(controller is not None)}"
             )

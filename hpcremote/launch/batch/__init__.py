@@ -1,0 +1,1 @@
+"""Batch systems: engines that are queued, and what becomes of their jobs."""

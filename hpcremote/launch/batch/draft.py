@@ -1,0 +1,131 @@
+"""A job before it is submitted: its script, and the command that hands it in.
+
+::
+
+    Profile + n + Scheduler + template ──draft──▶ Draft (script, words)
+                                                             └─▶ shown by --dry-run, run by submission.py
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hpcremote import files
+from hpcremote.launch import catalog, job, record, text
+from hpcremote.launch.batch import script
+from hpcremote.launch.batch.scheduler import Scheduler
+from hpcremote.launch.process import MARK
+from hpcremote.launch.spec import Launcher
+from hpcremote.profile import Profile
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A job that could be submitted.
+
+    Attributes:
+        scheduler: where.
+        launcher: how its ranks start.
+        n: how many engines.
+        set: what they carry to say which job they belong to.
+        path: where the script goes.
+        log: where the job's output goes.
+        script: the script.
+        words: the command that submits it.
+        values: what was filled in, for messages.
+    """
+
+    scheduler: Scheduler
+    launcher: Launcher
+    n: int
+    set: str
+    path: Path
+    log: Path
+    script: str
+    words: list[str]
+    values: text.Values = field(repr=False)
+
+
+def draft(
+    profile: Profile,
+    n: int,
+    folder: Path,
+    mark: str,
+    *,
+    number: int = 1,
+    cwd: str = "",
+    controller: Sequence[str] = (),
+    more: Mapping[str, str] | None = None,
+) -> Draft:
+    """Return the job that brings *n* engines to the cluster in *folder*.
+
+    Args:
+        profile: the cluster's.
+        n: how many engines.
+        folder: the cluster's folder.
+        mark: what its processes carry in their environment.
+        number: which of the cluster's jobs it is.
+        cwd: the folder that the engines start in; unset: as the profile says, or this one.
+        controller: the words for Python that run the controller, if that is in the job.
+        more: what else is in the engines' environment.
+
+    Raises:
+        LaunchError: what the profile asks for contradicts itself.
+        LauncherError: a file is missing or wrong.
+    """
+    scheduler = catalog.scheduler(profile.scheduler)
+    launcher = catalog.load(profile.launcher)
+    suffix = "" if number == 1 else f"-{number}"
+    path, log = folder / f"job{suffix}.sh", record.log_folder(folder) / f"engines{suffix}.log"
+    environment = {
+        MARK: mark,
+        "HPCREMOTE_DIR": str(files.user_dir()),
+        job.JOB: f"job{suffix}",
+        **(more or {}),
+        **profile.environment,
+    }
+    here = job.checkout(profile)
+    python = job.python_of(profile)
+    values: dict[str, script.Value] = {
+        **script.resources(profile, n, scheduler.defaults),
+        "log": str(log),
+        "cwd": cwd or job.working_dir(profile),
+        "environment": script.environment(environment, [here] if here else []),
+        "job_variable": scheduler.inside,
+        "controller": (python, *controller) if controller else None,
+        "controller_log": str(record.log_folder(folder) / "controller.log"),
+        "if_controller": "" if controller else None,
+        "probe": None if controller else (python, *_probe(profile, folder)),
+        "if_probe": None if controller else "",
+        "ranks": (python, *_ranks(profile, n, folder)),
+    }
+    written = script.render(catalog.template(f"{profile.scheduler}.sh.in"), values, catalog.template)
+    about: dict[str, text.Value] = {
+        **{key: value for key, value in values.items() if isinstance(value, (str, int))},
+        "script": str(path),
+        "log": str(log),
+        "profile": profile.name,
+        "python": python,
+    }
+    words = text.command(scheduler.submit.command, about)
+    return Draft(scheduler, launcher, n, f"job{suffix}", path, log, written, words, about)
+
+
+def _probe(profile: Profile, folder: Path) -> list[str]:
+    file, wait = folder / "engine.json", f"{profile.start_timeout:g}"
+    return ["-m", "hpcremote", "probe", "--file", str(file), "--wait", wait]
+
+
+def _ranks(profile: Profile, n: int, folder: Path) -> list[str]:
+    words = ["-m", "hpcremote", "ranks", "-n", str(n), "--launcher", profile.launcher]
+    words += ["--profile", profile.name]
+    if profile.mpi != "auto":
+        words += ["--mpi", profile.mpi]
+    for option in ("mpiexec", "srun_mpi", "threads_per_rank", "log_level"):
+        value = getattr(profile, option)
+        if value not in ("", None):
+            words += [f"--{option.replace('_', '-')}", str(value)]
+    words += ["--file", str(folder / "engine.json"), "--wait", f"{profile.start_timeout:g}"]
+    return [*words, *(["--", *profile.mpiexec_args] if profile.mpiexec_args else [])]
