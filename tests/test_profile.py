@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcremote import files, profile
+from hpcremote import files, profile, settings
 from hpcremote.errors import ProfileError
 from hpcremote.profile import Profile, keys
 
@@ -28,7 +28,7 @@ def mine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 def test_every_key_has_a_sentence_and_a_default_of_its_kind() -> None:
     for key in keys():
         assert key.doc.endswith("."), key.name
-        assert key.kind in ("str", "int", "int | None", "float", "bool", "tuple[str, ...]", "dict[str, str]")
+        assert key.kind in settings._KINDS
         if key.default is not None:
             assert type(key.default).__name__ == key.kind.partition("[")[0], key.name
         assert not key.choices or key.default in key.choices
@@ -59,7 +59,7 @@ def test_names_lists_all_and_says_which_are_wrong(mine: Path) -> None:
     (mine / "lab.yaml").write_text("extends: mpi\ndescription: ours\n")
     (mine / "bad.yaml").write_text("launcer: mpiexec\n")
     listed = {one.name: one for one in profile.names()}
-    assert list(listed) == ["bad", "default", "lab", "local", "mpi"]
+    assert list(listed) == ["bad", "default", "lab", "local", "mpi", "sge", "slurm"]
     assert (listed["lab"].path, listed["lab"].description) == (str(mine / "lab.yaml"), "ours")
     assert "key 'launcer' is not known; did you mean 'launcher'?" in listed["bad"].description
 
@@ -142,7 +142,7 @@ def test_no_such_profile(mine: Path) -> None:
         ProfileError, match=f"there is no profile 'mpi4'; did you mean 'mpi'. .looked in {mine}, "
     ):
         profile.load("mpi4")
-    with pytest.raises(ProfileError, match="there are: default, local, mpi "):
+    with pytest.raises(ProfileError, match="there are: default, local, mpi, sge, slurm "):
         profile.load("zzzz")
 
 

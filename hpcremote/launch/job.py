@@ -117,7 +117,6 @@ def plan(
     Raises:
         LaunchError: what the launcher needs is not here.
     """
-    python = python_of(profile)
     extra = {"HPCREMOTE_EXPECT": str(n)} if launcher.mpi else {"HPCREMOTE_MPI": "0"}
     extra |= more or {}
     env = {
@@ -126,19 +125,7 @@ def plan(
         **extra,
         "HPCREMOTE_LOG_LEVEL": profile.log_level,
     }
-    values: dict[str, text.Value] = {
-        "n": n,
-        "python": python,
-        "profile": profile.name,
-        "engine": list(engine),
-        "args": list(profile.mpiexec_args),
-        "export": sorted(
-            {MARK, JOB, "PYTHONPATH", "HPCREMOTE_LOG_LEVEL", *extra, *profile.environment} & env.keys()
-        ),
-        "threads_per_rank": profile.threads_per_rank,
-        "if_root": "" if os.geteuid() == 0 else None,
-        "if_spare": None if any(name in env for name in _BATCH) else "",
-    }
+    values = _values(profile, n, engine, env, [MARK, JOB, *extra])
     lines, table, starter = launcher.command, dict(launcher.environment), None
     if launcher.program is not None:
         starter = _starter(launcher, launcher.program, profile, env, values)
@@ -159,6 +146,23 @@ def plan(
         values=values,
         starter=starter,
     )
+
+
+def _values(
+    profile: Profile, n: int, engine: Sequence[str], env: Mapping[str, str], ours: Sequence[str]
+) -> dict[str, text.Value]:
+    """Return what a launcher's lines may name."""
+    return {
+        "n": n,
+        "python": python_of(profile),
+        "profile": profile.name,
+        "engine": list(engine),
+        "args": list(profile.mpiexec_args),
+        "export": sorted({*ours, "PYTHONPATH", "HPCREMOTE_LOG_LEVEL", *profile.environment} & env.keys()),
+        "threads_per_rank": profile.threads_per_rank,
+        "if_root": "" if os.geteuid() == 0 else None,
+        "if_spare": None if any(name in env for name in _BATCH) else "",
+    }
 
 
 def _starter(

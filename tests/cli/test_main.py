@@ -59,7 +59,7 @@ def test_every_command_has_help(command, capsys):
         (
             ["start", "--set", "launcher=slrum"],
             exits.ERROR,
-            "there is no launcher 'slrum'; there are: local, mpiexec",
+            "there is no launcher 'slrum'; did you mean 'slurm'?",
         ),
         (["start", "--set", "python=/no/python"], exits.NOT_LAUNCHED, "cannot start /no/python -m hpcremote"),
         (["start", "--set", "working_dir=/no/dir"], exits.NOT_LAUNCHED, "the working directory /no/dir"),

@@ -77,7 +77,7 @@ def test_every_shipped_launcher_can_be_loaded():
     names = list(files.available("launchers"))
     assert {"local", "mpiexec"} <= set(names)
     for name in names:
-        assert catalog.load(name).name == name
+        assert catalog.read(name).name == name
 
 
 def test_an_unknown_launcher_names_the_nearest(tmp_path, monkeypatch):
