@@ -55,6 +55,8 @@ def fail_on(rank: int, how: str) -> Any:
         "recv": lambda: comm.recv(source=rank),
         "Recv": lambda: comm.Recv(buffer, source=rank),
         "Send": lambda: comm.Send(buffer, dest=rank),
+        "wait": lambda: comm.irecv(source=rank).wait(),
+        "Waitall": lambda: MPI.Request.Waitall([comm.Irecv(buffer[:9], rank), comm.Isend(buffer, rank)]),
     }
     return operations[how.removeprefix("world ")]()
 
@@ -103,7 +105,18 @@ def test_a_rank_of_a_script_that_fails_releases_the_others(view: Any) -> None:
     assert isinstance(ar.exception(timeout=PATIENCE), CollectiveError)
 
 
-OPERATIONS = ["allreduce", "Allreduce", "bcast", "Bcast", "Barrier", "recv", "Recv", "Send"]
+OPERATIONS = [
+    "allreduce",
+    "Allreduce",
+    "bcast",
+    "Bcast",
+    "Barrier",
+    "recv",
+    "Recv",
+    "Send",
+    "wait",
+    "Waitall",
+]
 
 
 @pytest.mark.openmpi

@@ -5,6 +5,7 @@
     World          one a process: begin/end of calls, release, interrupt, renew, comm()
       Watch        the main thread's state: what it waits in, the alarm, the wake-up
       Comm, ...    what users hold: a communicator of mpi4py's, its blocking operations replaced
+      Pending      requests that these hand out
       agree        "is everybody here?", asked before anything that cannot be left
     Lent         the World of a program that called embed()
 

@@ -6,7 +6,7 @@ import weakref
 from collections import deque
 from threading import get_ident
 from time import time
-from typing import Any
+from typing import Any, Literal
 
 from mpi4py import MPI
 
@@ -94,6 +94,12 @@ class Base(MPI.Intracomm):
     def enter(self, operation: str) -> None:
         """Enter something that is not one of MPI's operations."""
         self._point(operation, -1)
+
+    def look(self, operation: str) -> Literal[False]:
+        """Nothing has come yet: who asks again and again has to leave, too, where waiting would end."""
+        if self.watch.alarm is not None:
+            self.watch.refuse(self, operation, self._index, -1)
+        return False
 
     def _point(self, operation: str, peer: int) -> None:
         """Enter a point-to-point operation."""

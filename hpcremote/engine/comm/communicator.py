@@ -10,12 +10,13 @@ from hpcremote.engine.comm.collectives import Collectives
 from hpcremote.engine.comm.derive import Derive, plain
 from hpcremote.engine.comm.objects import Objects
 from hpcremote.engine.comm.points import Points
+from hpcremote.engine.comm.posts import Posts
 from hpcremote.engine.comm.watch import Watch
 
 C = TypeVar("C", bound="Comm")
 
 
-class Comm(Points, Collectives, Objects, Derive):
+class Comm(Points, Collectives, Objects, Posts, Derive):
     """An ``MPI.Intracomm`` in whose blocking operations no rank is lost."""
 
     def __reduce__(self) -> str | tuple[Any, ...]:

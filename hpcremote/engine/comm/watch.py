@@ -13,7 +13,7 @@ MPI has no request for (probes), the wait is a poll that first spins and then sl
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from threading import get_ident
 from time import perf_counter, sleep, time
@@ -32,7 +32,7 @@ SPIN = 0.0002
 #: ... then for a sixteenth of the time that it has waited, but no longer than this.
 NAP = 0.001
 
-_waitany = MPI.Request.Waitany
+_waitany, _wait, _test = MPI.Request.Waitany, MPI.Request.Wait, MPI.Request.Test
 #: An operation that was entered: communicator, name, number, root, time.
 Entered = tuple[Any, str, int, int | None, float]
 
@@ -210,34 +210,49 @@ class Watch(Bell):
         """Nobody will wait for these, because of an exception: cancel or keep those that go on."""
         kept = self._left_behind
         live = [one for one in requests if one and all(one is not other for other in kept)]
+        live = [one for one in live if not _test(one)]
         if cancel:
             for request in live:
                 request.Cancel()
-                request.Wait()
-        elif live := [one for one in live if not one.Test()]:
+                _wait(request)
+        elif live:
             self.leave_behind(comm, live)
 
     def wait_on(
         self, comm: Any, request: MPI.Request, status: MPI.Status | None = None, *, cancel: bool = False
     ) -> None:
         """Go on with ``wait()`` after the wake-up came, or in a thread that cannot have one."""
+        self.until(
+            (request,),
+            lambda: _test(request, status),
+            lambda wake: not _waitany((request, wake), status),
+            lambda: self._leave(comm, request, status, cancel),
+        )
+
+    def until(
+        self,
+        requests: Sequence[MPI.Request],
+        test: Callable[[], T],
+        block: Callable[[MPI.Request], T],
+        leave: Callable[[], T | None] = lambda: None,
+    ) -> T:
+        """Wait for *requests* until something is true, and return that, or raise what the alarm says.
+
+        Args:
+            requests: kept if their communicators are made anew under them.
+            test: asks MPI.
+            block: waits in MPI, for that or for the wake-up that it is given; false after the latter.
+            leave: called before it is raised; returns what turned out to be complete.
+        """
         if get_ident() != self.waker:
-            self._wait_here(comm, request, status, cancel)
-            return
+            return self.poll(test, requests, leave)
         while True:
             if not self.wake or self.wake.Test():
                 self.wake = self._listen()
-            if self.alarm is not None:
-                if request.Test(status):
-                    return
-                if self.alarm is not GATE:
-                    self._leave(comm, request, status, cancel)
-                    return
-                if self.gate(True):
-                    self._left_behind.append(request)
-                    raise self.overtaken()
-            if not _waitany((request, self.wake), status):
-                return
+            if self.alarm is not None and (found := test() or self._heed(requests, leave)):
+                return found
+            if found := block(self.wake):
+                return found
 
     def wait_all(self, comm: Any, requests: list[MPI.Request]) -> None:
         """Wait until all are complete; all are left behind together."""
@@ -248,17 +263,30 @@ class Watch(Bell):
             self.leave_behind(comm, requests)
             raise
 
-    def poll(self, ready: Callable[[], T]) -> T:
-        """Call *ready* until it returns something true, and return that, or raise what the alarm says."""
+    def poll(
+        self,
+        ready: Callable[[], T],
+        requests: Sequence[MPI.Request] = (),
+        leave: Callable[[], T | None] = lambda: None,
+    ) -> T:
+        """Do as ``until()`` without waiting in MPI: ask again and again, less and less often."""
         began = perf_counter()
         while not (found := ready()):
-            if self.alarm is GATE and get_ident() == self.main:
-                if self.gate(True):
-                    raise self.overtaken()
-            elif self.alarm is not None and self.alarm is not GATE:
-                raise self.verdict()
+            if self.alarm is not None and (late := self._heed(requests, leave)):
+                return late
             if (waited := perf_counter() - began) > SPIN:
                 sleep(min(waited / 16, NAP))
+        return found
+
+    def _heed(self, requests: Sequence[MPI.Request], leave: Callable[[], T | None]) -> T | None:
+        """Raise what the alarm says, or return what is complete after all; None: nothing has to be left."""
+        if self.alarm is GATE:
+            if get_ident() == self.main and self.gate(True):
+                self._left_behind += requests
+                raise self.overtaken()
+            return None
+        if (found := leave()) is None:
+            raise self.verdict()
         return found
 
     def idle(self, over: Callable[[], bool]) -> None:
@@ -268,29 +296,14 @@ class Watch(Bell):
                 raise self.verdict()
             sleep(NAP)
 
-    def _wait_here(self, comm: Any, request: MPI.Request, status: MPI.Status | None, cancel: bool) -> None:
-        began = perf_counter()
-        while not request.Test(status):
-            if self.alarm is GATE and get_ident() == self.main:
-                if self.gate(True):
-                    self._left_behind.append(request)
-                    raise self.overtaken()
-            elif self.alarm is not None and self.alarm is not GATE:
-                self._leave(comm, request, status, cancel)
-                return
-            if (waited := perf_counter() - began) > SPIN:
-                sleep(min(waited / 16, NAP))
-
-    def _leave(self, comm: Any, request: MPI.Request, status: MPI.Status | None, cancel: bool) -> None:
-        if cancel:
-            status = MPI.Status() if status is None else status
-            request.Cancel()
-            request.Wait(status)
-            if not status.Is_cancelled():
-                return  # it was complete
-        else:
+    def _leave(self, comm: Any, request: MPI.Request, status: MPI.Status | None, cancel: bool) -> bool | None:
+        if not cancel:
             self.leave_behind(comm, [request])
-        raise self.verdict()
+            return None
+        status = MPI.Status() if status is None else status
+        request.Cancel()
+        _wait(request, status)
+        return None if status.Is_cancelled() else True  # it was complete
 
     def leave_behind(self, comm: Any, requests: list[MPI.Request]) -> None:
         """Keep requests that nobody waits for any more: MPI may still write to their buffers."""

@@ -3,7 +3,7 @@
 ::
 
     internal        a duplicate of COMM_WORLD that only this package uses: agreements, making others
-    COMM_WORLD      the name is bound to an interruptible duplicate (unless told not to)
+    COMM_WORLD      the name is bound to an interruptible duplicate (unless told not to), and with it Request
     comm()          one for each tuple of ranks that calls were made on, kept for ever
 
 Freeing a communicator needs all of its ranks at once, so none is freed: those that broke are left behind,
@@ -21,6 +21,7 @@ from hpcremote.engine.comm.agree import agree
 from hpcremote.engine.comm.base import repoint
 from hpcremote.engine.comm.communicator import Comm, dress
 from hpcremote.engine.comm.record import Trace, Waiting
+from hpcremote.engine.comm.requests import Request
 from hpcremote.engine.comm.watch import Watch
 from hpcremote.errors import HPCRemoteError
 from hpcremote.wire.messages import OWN_COMM, WORLD
@@ -59,6 +60,7 @@ class World:
         if self._stand_in is not None:
             self._stand_in.Set_name(MPI.COMM_WORLD.Get_name())
             setattr(MPI, "COMM_WORLD", self._stand_in)  # noqa: B010 - it is Final for everybody else
+            setattr(MPI, "Request", Request)  # noqa: B010 - Waitall and its like are called on the class
         self._list()
 
     # ------------------------------------------------------------ calls

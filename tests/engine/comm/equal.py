@@ -144,6 +144,77 @@ def seen(status: Any) -> tuple[int, ...]:
     return (status.source, status.tag, status.Get_count(MPI.BYTE), status.error)
 
 
+def requests() -> dict[str, Operation]:  # noqa: C901
+    """Waiting for requests in every way that there is."""
+    right, left = (RANK + 1) % SIZE, (RANK - 1) % SIZE
+
+    def all_of(c: Any, name: str) -> Any:
+        statuses: list[MPI.Status] = []
+        got = np.zeros(9)
+        made = [c.Irecv(got, left, 1), MPI.REQUEST_NULL, c.Isend(block(20, 9), right, 1)]
+        return (
+            getattr(MPI.Request, name)(made, statuses),
+            got,
+            seen(statuses[0]),
+            len(statuses),
+            made[0] == made[1],
+        )
+
+    def objects_of(c: Any, name: str) -> Any:
+        made = [c.isend([RANK] * 9, right, 2), c.irecv(source=left, tag=2)]
+        return getattr(MPI.Request, name)(made)
+
+    def one_by_one(c: Any, name: str) -> Any:
+        status, found = MPI.Status(), []
+        made = [c.irecv(source=left, tag=tag) for tag in (3, 4)]
+        for tag in (4, 3):
+            request = c.isend(f"{tag} of {RANK}", right, tag)
+            found.append((getattr(MPI.Request, name)(made, status), status.Get_tag()))
+            request.wait()
+        return sorted(found), getattr(MPI.Request, name)(made)
+
+    def some(c: Any, name: str) -> Any:
+        statuses, got = [MPI.Status()], np.zeros(3)
+        made = [c.Irecv(np.zeros(3), left, 6), c.Irecv(got, left, 5)]
+        request = c.Isend(block(21, 3), right, 5)
+        found = getattr(MPI.Request, name)(made, statuses), got, statuses[0].Get_tag()
+        request.Wait()
+        c.Barrier()
+        c.Send(got, right, 6)
+        made[0].Wait()
+        return found, getattr(MPI.Request, name)(made)
+
+    def persistent(c: Any) -> Any:
+        got, sums = np.zeros(4), []
+        made = [c.Recv_init(got, left, 8), c.Send_init(block(22, 4), right, 8)]
+        for _ in range(3):
+            MPI.Prequest.Startall(made)
+            MPI.Request.Waitall(made)
+            sums.append(got.copy())
+            made[0].Start(), made[1].Start()
+            made[1].Wait(), made[0].wait(), made[0].Wait()
+        return sums, [request.Free() for request in made], isinstance(made[0], MPI.Prequest)
+
+    def collective(c: Any) -> Any:
+        total = np.zeros(3)
+        c.Iallreduce(np.floor(block(23, 3)), total).Wait()
+        made = [c.Ibarrier(), c.Ibcast(got := block(24, 3), 0)]
+        return total, MPI.Request.Waitall(made), got, isinstance(made[0], MPI.Request)
+
+    def again(c: Any) -> Any:
+        request = c.isend(RANK, right, 7)
+        asked = c.irecv(source=left, tag=7)
+        found = asked.wait(), asked.wait(), asked.Wait(), asked.test(), bool(asked), request.wait()
+        return found, MPI.Request.Waitall([]), MPI.Request.Waitany([asked]), MPI.Request.Waitsome([asked])
+
+    checks: dict[str, Operation] = {"persistent": persistent, "non-blocking": collective, "again": again}
+    for name in ("Waitall", "Waitany", "Waitsome"):
+        work = {"Waitall": all_of, "Waitany": one_by_one, "Waitsome": some}[name]
+        for called in (name, name.lower()):
+            checks[called] = lambda c, work=work, called=called: work(c, called)
+    return checks | {"objects": lambda c: objects_of(c, "waitall")}
+
+
 def points() -> dict[str, Operation]:
     right, left = (RANK + 1) % SIZE, (RANK - 1) % SIZE
     strided = MPI.DOUBLE.Create_vector(4, 1, 2).Commit()
@@ -257,7 +328,7 @@ def equal() -> None:
             checks |= {f"{name} {dtype} {root}": work for name, work in typed(dtype, root).items()}
         for kind in (reductions, uneven, objects, folds):
             checks |= {f"{name} root {root}": work for name, work in kind(root).items()}
-    checks |= points() | wrong_use()
+    checks |= points() | requests() | wrong_use()
     for name, work in checks.items():
         expected = outcome(work, PLAIN)
         for ours in (world.comm(), MPI.COMM_WORLD, world.comm(interruptible=False)):

@@ -18,6 +18,7 @@ from mpi4py import MPI
 from hpcremote.engine.comm import current, world
 from hpcremote.engine.comm.world import World
 from hpcremote.errors import HPCRemoteError, Released
+from hpcremote.wire.messages import WORLD
 
 PLAIN = MPI.COMM_WORLD
 RANK, SIZE = PLAIN.rank, PLAIN.size
@@ -104,6 +105,91 @@ def released() -> None:
         assert total.tolist() == [SIZE] * 4
         assert w.comm().bcast("x" * 1000 if RANK == 0 else None) == "x" * 1000
         w.end()
+
+
+def until(test: Callable[[], Any]) -> None:
+    while not test():
+        pass
+
+
+def started(request: Any) -> Any:
+    request.Start()
+    return request
+
+
+BIG = np.ones(1 << 20)
+#: What users do with requests; nobody answers them.
+REQUESTS: dict[str, Callable[[Any], Any]] = {
+    "Wait": lambda c: c.Irecv(np.empty(3), source=1, tag=5).Wait(),
+    "wait": lambda c: c.irecv(source=1).wait(),
+    "Wait of a send": lambda c: c.Issend(np.ones(3), 1, 7).Wait(),
+    "wait of a send": lambda c: c.issend("x", 1, 7).wait(),
+    "Wait of a collective": lambda c: c.Iallreduce(np.ones(9), np.empty(9)).Wait(),
+    "Wait of a persistent one": lambda c: started(c.Recv_init(np.empty(3), source=1)).Wait(),
+    "Waitall": lambda c: MPI.Request.Waitall([c.Isend(BIG, 1), c.Irecv(np.empty(3), source=1)]),
+    "waitall": lambda c: MPI.Request.waitall([c.issend("x", 1), c.irecv(source=1)], []),
+    "Waitany": lambda c: MPI.Request.Waitany([MPI.REQUEST_NULL, c.Irecv(np.empty(3), source=1)]),
+    "waitany": lambda c: MPI.Request.waitany([c.irecv(source=1), c.Ibarrier()]),
+    "Waitsome": lambda c: MPI.Request.Waitsome([c.Irecv(np.empty(3), source=1), c.Issend(BIG, 1)]),
+    "waitsome": lambda c: MPI.Request.waitsome([c.irecv(source=1)]),
+    "Test": lambda c: until(c.Irecv(np.empty(3), source=1).Test),
+    "test": lambda c: [until(lambda: one.test()[0]) for one in [c.irecv(source=1)]],  # noqa: B023
+    "Iprobe": lambda c: until(lambda: c.Iprobe(source=1, tag=6)),
+    "improbe": lambda c: until(lambda: c.improbe(source=1, tag=6)),
+}
+
+
+def requests() -> None:
+    """Rank 1 fails; the others come out of waiting for requests of their own, and out of asking for ever."""
+    w = World(PLAIN.Dup(), replace=True)
+    kept = MPI.COMM_WORLD
+    for number, (name, work) in enumerate(REQUESTS.items()):
+        seq = 10 * number
+        w.begin(seq, ALL)
+        kept.Barrier()
+        if RANK != 1:
+            timer = later(lambda: w.release(seq, "rank 1 failed"), 0.02)  # noqa: B023
+            error = raises(Released, lambda: work(kept))  # noqa: B023
+            assert isinstance(error, Released)
+            assert error.operation == name.partition(" ")[0], error
+            assert error.filename == __file__ and error.lineno
+            timer.join()
+            assert isinstance(raises(Released, lambda: kept.Isend(np.ones(1), 0)), Released), name
+        gc.collect()
+        assert w.end().used == WORLD
+        w.renew(seq + 1, ALL)
+        w.begin(seq + 2, ALL)
+        received = np.empty(1)
+        request = kept.Irecv(received, source=(RANK - 1) % SIZE)
+        kept.Isend(np.full(1, float(RANK)), (RANK + 1) % SIZE).Wait()
+        request.Wait()
+        assert received[0] == (RANK - 1) % SIZE, name
+        assert kept.allreduce(RANK) == sum(ALL)
+        w.end()
+
+
+def requests_interrupted() -> None:
+    """KeyboardInterrupt, once; a receive that was left takes nobody's message."""
+    w = World(PLAIN.Dup(), replace=True)
+    comm = MPI.COMM_WORLD
+    w.begin(1, ALL)
+    if RANK == 0:
+        for wait in (
+            lambda: comm.Irecv(np.empty(1), source=1).Wait(),
+            lambda: MPI.Request.Waitall([comm.Irecv(np.empty(1), source=1), comm.irecv(source=1)]),
+            lambda: MPI.Request.Waitany([comm.Irecv(np.empty(1), source=1)]),
+        ):
+            timer = later(lambda: w.interrupt(1), 0.02)
+            raises(KeyboardInterrupt, wait)
+            timer.join()
+    comm.Barrier()
+    if RANK == 1:
+        comm.Send(np.full(1, 5.0), 0)
+    if RANK == 0:
+        comm.Recv(received := np.zeros(1), source=1)
+        assert received[0] == 5.0
+    comm.Barrier()
+    w.end()
 
 
 def many_failures() -> None:
@@ -384,6 +470,7 @@ def no_threads() -> None:
     MPI.Query_thread = lambda: MPI.THREAD_SERIALIZED  # type: ignore[assignment]
     many_failures()
     late_release()
+    requests()
 
 
 if __name__ == "__main__":

@@ -43,14 +43,25 @@ def ranks() -> Callable[[str, int], None]:
 
 
 @pytest.mark.openmpi
-@pytest.mark.parametrize("scenario", ["released", "subsets", "creation_race", "renewed", "derived"])
+@pytest.mark.parametrize(
+    "scenario", ["released", "subsets", "creation_race", "renewed", "derived", "requests"]
+)
 def test_essentials(ranks: Callable[..., None], scenario: str) -> None:
     ranks(scenario, 3)
 
 
 @pytest.mark.parametrize(
     "scenario",
-    ["late_release", "interrupted", "where", "one_broken", "limit", "kept_buffers", "threads"],
+    [
+        "late_release",
+        "interrupted",
+        "where",
+        "one_broken",
+        "limit",
+        "kept_buffers",
+        "threads",
+        "requests_interrupted",
+    ],
 )
 def test_details(ranks: Callable[..., None], scenario: str) -> None:
     ranks(scenario, 3)
