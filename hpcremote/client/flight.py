@@ -266,6 +266,8 @@ class Flight:
         if result.status in ("error", "released"):
             (data,) = payload.from_part(result.part, self._frames_of(seat))
             return failure.rebuild(bytes(data), self.engine_info(seat))
+        if result.status == "unreadable":  # so says our own link
+            return self._unreadable(seat, PayloadError(result.part.data.decode()))
         if result.status == "aborted":
             return TaskAborted(f"{what} was aborted before it started on {self.where(seat)}")
         cause = result.err.strip() or "it left"
@@ -274,11 +276,10 @@ class Flight:
         return EngineError(message + tail, engine_id=engine, cause=cause, output=result.out)
 
     def _unreadable(self, seat: int, error: Exception) -> HPCRemoteError:
-        if isinstance(error, PayloadError):
-            return error
-        text = f"what {self.name} returned on {self.where(seat)} cannot be unpickled here: {error!r}"
-        told = PayloadError(text)
-        told.__cause__ = error
+        ours = isinstance(error, PayloadError)
+        why = f"read here: {error}" if ours else f"unpickled here: {error!r}"
+        told = PayloadError(f"what {self.name} returned on {self.where(seat)} cannot be {why}")
+        told.__cause__ = None if ours else error
         return told
 
     def _frames_of(self, seat: int) -> Sequence[Frame]:
@@ -350,7 +351,7 @@ class Flight:
                 started=moment(result.started),
                 completed=moment(result.completed),
                 received=moment(self._received_at(seat)),
-                status={"lost": "error"}.get(result.status, result.status),
+                status={"lost": "error", "unreadable": "error"}.get(result.status, result.status),
             )
             if result.status != "ok":
                 known["error"] = self.outcome(seat).error

@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
+import msgspec
+
 from hpcremote._version import __version__
 from hpcremote.client.machine import Delivery, Function, Session, Sink
 from hpcremote.client.parts import remove_blobs, to_parts
@@ -309,10 +311,7 @@ class Link(Requests):
             return result, read_blob(shm, part.blob, sizes, unlink=True)
         except (PayloadError, OSError) as error:
             remove_blob(shm, part.blob)
-            lost = m.Result(
-                result.call, result.engine, "lost", m.Part(), err=f"its result is unreadable: {error}"
-            )
-            return lost, ()
+            return msgspec.structs.replace(result, status="unreadable", part=m.Part(str(error).encode())), ()
 
     def _connection_changed(self, connected: bool) -> None:
         if connected or self.lost is not None:

@@ -216,10 +216,13 @@ class Executor:
 
     def _pieces(self, run: m.Run, frames: Sequence[Frame]) -> list[Any]:
         part = run.part
-        if part.blob:
-            sizes = [size for size in part.sizes if size >= BIG]
-            frames = read_blob(self._shm, part.blob, sizes, unlink=False)
-        return from_part(part, frames)
+        try:
+            if part.blob:
+                sizes = [size for size in part.sizes if size >= BIG]
+                frames = read_blob(self._shm, part.blob, sizes, unlink=False)
+            return from_part(part, frames)
+        except PayloadError as error:
+            raise PayloadError(f"what was sent with the call cannot be read: {error}") from None
 
     def _part(self, run: m.Run, pieces: list[Any]) -> tuple[m.Part, Sequence[Frame]]:
         blob = ""

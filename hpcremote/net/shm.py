@@ -71,7 +71,7 @@ def read_blob(folder: str, name: str, sizes: Iterable[int], *, unlink: bool) -> 
     """Map a blob and return its pieces as writable buffers.
 
     Raises:
-        PayloadError: there is no such blob, or it is shorter than *sizes* say.
+        PayloadError: there is no such blob, it is shorter than *sizes* say, or there is no memory for it.
     """
     if not is_blob_name(name):
         raise PayloadError(f"{name!r} is not the name of a shared-memory blob")
@@ -89,6 +89,8 @@ def read_blob(folder: str, name: str, sizes: Iterable[int], *, unlink: bool) -> 
             raise PayloadError(f"shared-memory blob {path} is shorter than announced")
         # Not MAP_POPULATE: for a mapping that may be written it would copy every page now.
         area = _map(fd, need)
+    except (OSError, MemoryError):
+        raise PayloadError(f"there is no memory for its {need:,} bytes") from None
     finally:
         os.close(fd)
         if unlink:

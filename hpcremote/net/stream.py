@@ -9,6 +9,7 @@ one machine there is nothing to reconnect, route or encrypt, so a plain socket d
     batch  =  magic "hpc1"   u32 number of frames   u64 size of each   the frames
 
 Nothing here blocks: what the kernel does not take at once waits in ``backlog`` until :meth:`flush`.
+A frame that no memory can hold is read past, and arrives empty: its message says how long it was.
 The end of the connection is the end of the peer, seen at once.
 """
 
@@ -73,6 +74,7 @@ class Stream:
         self._frames: list[Any] = []
         self._filling: memoryview | None = None  # a large frame that is being read into
         self._filled = 0
+        self._skipping = 0  # bytes to be read past
 
     def fileno(self) -> int:
         """Return the socket's descriptor."""
@@ -174,6 +176,8 @@ class Stream:
         try:
             if self._filling is not None:
                 return self._fill()
+            if self._skipping:
+                return self._skip()
             count = self._sock.recv_into(self._buffer)
         except BlockingIOError:
             return []
@@ -202,6 +206,13 @@ class Stream:
         self._frames.append(self._filling)
         self._filling = None
         return self._parse()
+
+    def _skip(self) -> list[Batch]:
+        count = self._sock.recv_into(self._buffer[: self._skipping])
+        if not count:
+            raise Closed("end of stream")
+        self._skipping -= count
+        return [] if self._skipping else self._parse()
 
     def _parse(self) -> list[Batch]:
         batches: list[Batch] = []
@@ -255,7 +266,11 @@ class Stream:
             # Memory is taken as it is filled (a bytearray is filled with zeros first): a claim costs nothing.
             self._filling = memoryview(mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
         except (OSError, MemoryError):
-            raise FrameError(f"no memory for a frame of {size} bytes") from None
+            if not self._frames:  # it is the head
+                raise FrameError(f"no memory for a frame of {size} bytes") from None
+            self._frames.append(memoryview(b""))
+            self._skipping = size - (len(text) - at)
+            return len(text)
         self._filled = len(text) - at
         self._filling[: self._filled] = text[at:]
         return len(text)

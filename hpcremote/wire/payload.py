@@ -139,6 +139,8 @@ def _check(part: Part, bigs: Sequence[Buffer]) -> None:
     expected = [size for size in part.sizes if size >= BIG]
     came = [_size(piece) for piece in bigs]
     if came != expected:
+        if 0 in came and len(came) == len(expected):  # see net.stream
+            raise PayloadError(f"there is no memory for its {sum(expected):,} bytes")
         raise PayloadError(f"a payload with buffers of {came} bytes that announces {expected}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 
@@ -427,30 +429,54 @@ TOO_LARGE = """
 import resource, sys
 import hpcremote
 rc = hpcremote.Client(sys.argv[1])
-rc[0].apply_sync(abs, -1)
+rc[0]['way'] = sys.argv[2]
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + (100 << 20), resource.RLIM_INFINITY))
 
 def f(size):
     import numpy
-    return numpy.ones(size, dtype='u1')
+    ones = numpy.ones(size, dtype='u1')
+    return ones if way == 'array' else bytearray(ones)
 
 try:
     rc[0].apply_sync(f, 300 << 20)
 except Exception as error:
     print(type(error).__name__, error)
 resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-print(rc[0].apply_sync(abs, -2), rc[0].apply_sync(f, 30 << 20).sum() == 30 << 20)
+print(rc[0].apply_sync(abs, -2), sum(memoryview(rc[0].apply_sync(f, 3 << 20))) == 3 << 20)
 """
 
 
-def test_a_result_that_is_too_large_for_the_client(mpi2: Running) -> None:
-    ran = script(TOO_LARGE, str(mpi2.client_file()))
+@pytest.mark.parametrize("way", ["array", "stream"])
+def test_a_result_that_is_too_large_for_the_client(mpi2: Running, way: str) -> None:
+    ran = script(TOO_LARGE, str(mpi2.client_file()), way)
     out, err = ran.communicate(timeout=30)
     assert err == ""
     lines = out.splitlines()
-    assert "Cannot allocate memory" in lines[0]
-    assert lines[-1] == "2 True"
+    assert lines[0].startswith("PayloadError what f returned on engine 0 (rank 0 on ")
+    assert re.search(r"cannot be read here: there is no memory for its 314,?57[\d,]+ bytes$", lines[0])
+    assert lines[1:] == ["2 True"]
+
+
+@pytest.mark.parametrize("kind", [bytearray, np.zeros], ids=["bytes", "array"])
+def test_an_argument_that_is_too_large_for_the_engine(nb: Notebook, kind: Any) -> None:
+    nb("""
+    def limit(more):
+        import resource
+        used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+        limit = used + more if more else resource.RLIM_INFINITY
+        resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
+    e0.apply(limit, 100 << 20)
+    """)
+    try:
+        with pytest.raises(
+            hpcremote.PayloadError, match=r"what was sent with the call .* no memory for its \d+"
+        ) as caught:
+            nb.e0.push({"x": kind(300 << 20)}, block=True)
+        assert "engine 0" in sentence(caught.value)
+    finally:
+        nb("e0.apply(limit, 0)")
+    assert nb.e0.apply(abs, -1) == 1
 
 
 # ---------------------------------------------------------------- modules

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import select
 import socket
@@ -239,7 +240,22 @@ def test_anything_that_does_not_begin_as_a_batch_is_garbage(text: bytes) -> None
             drain(stream)
 
 
-def test_a_frame_that_no_memory_can_hold() -> None:
+@pytest.mark.parametrize("size", [CHUNK, 3 * CHUNK + 5])
+def test_a_frame_that_no_memory_can_hold_is_read_past(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_args: object, **_options: object) -> None:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    batch = [b"head", b"one", b"x" * size, b"other"]
+    with wire() as (sock, stream):
+        monkeypatch.setattr(module.mmap, "mmap", full)
+        sock.sendall(on_the_wire(batch))
+        assert drain(stream) == [[b"head", b"one", b"", b"other"]]
+        monkeypatch.undo()
+        sock.sendall(on_the_wire(batch))
+        assert drain(stream) == [batch]
+
+
+def test_a_head_that_no_memory_can_hold() -> None:
     with wire() as (sock, stream):
         sock.sendall(b"hpc1" + struct.pack("<IQ", 1, MAX_FRAME))
         with pytest.raises(FrameError, match=r"no memory for a frame of \d+ bytes"):
