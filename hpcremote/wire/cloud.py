@@ -18,6 +18,9 @@ from cloudpickle.cloudpickle import (
     _is_registered_pickle_by_value as is_registered_by_value,
 )
 from cloudpickle.cloudpickle import (
+    _make_skeleton_class as make_skeleton,
+)
+from cloudpickle.cloudpickle import (
     _should_pickle_by_reference as is_by_reference,
 )
 
@@ -27,5 +30,6 @@ __all__ = [
     "Pickler",
     "is_by_reference",
     "is_registered_by_value",
+    "make_skeleton",
     "set_class_state",
 ]

@@ -49,7 +49,7 @@ class _Thorough(cloud.Pickler):  # type: ignore[misc, unused-ignore]
             return rebuild.lru_cached, (obj.__wrapped__, *obj.cache_parameters().values())
         reduced = super().reducer_override(obj)
         if isinstance(obj, type) and type(reduced) is tuple and reduced[-1] is cloud.set_class_state:
-            return _reduce_class(reduced)
+            return _reduce_class(obj, reduced)
         return reduced
 
 
@@ -204,8 +204,13 @@ def thorough_dumps(pickler: type[_Thorough], obj: Any, on_buffer: OnBuffer | Non
     return file.getvalue()
 
 
-def _reduce_class(reduced: tuple[Any, ...]) -> tuple[Any, ...]:
+def _reduce_class(cls: type, reduced: tuple[Any, ...]) -> tuple[Any, ...]:
     maker, arguments, state, *rest, setter = reduced
+    if "__slots__" in cls.__dict__ and maker is cloud.make_skeleton:
+        # Cloudpickle sets them when the class is made, as a mere attribute: its instances would have a
+        # __dict__ there, and could not come back to instances that have none.
+        first, (space, *last) = arguments[:3], arguments[3:]
+        arguments = (*first, {**space, "__slots__": cls.__dict__["__slots__"]}, *last)
     return (rebuild.make_class, (maker, arguments), (setter, state), *rest, rebuild.fill_class)
 
 

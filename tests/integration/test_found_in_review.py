@@ -10,7 +10,14 @@ import sys
 import pytest
 
 import hpcremote
-from hpcremote.errors import CompositeError, EngineError, NoEnginesRegistered, NotConnected, RemoteError
+from hpcremote.errors import (
+    CompositeError,
+    EngineError,
+    NoEnginesRegistered,
+    NotConnected,
+    ProfileError,
+    RemoteError,
+)
 
 
 @pytest.fixture(scope="module")
@@ -179,3 +186,43 @@ def test_ipython_shows_where_the_user_called_and_no_frame_of_ours(rc):
     assert "rc[0].apply_sync(divide)" in text
     assert "return 1 / 0" in text
     assert "hpcremote/client" not in text
+
+
+def test_objects_with_slots_keep_them_and_come_home(rc):
+    class Base:
+        __slots__ = ("a",)
+
+    class Both(Base):
+        __slots__ = ("__dict__", "b")
+
+    class One(Base):
+        __slots__ = "c"
+
+    for kind, names in ((Base, "a"), (One, "ac"), (Both, "abd")):
+        thing = kind()
+        for name in names:
+            setattr(thing, name, name.upper())
+        there, had_dict = rc[0].apply_sync(lambda thing: (thing, hasattr(thing, "__dict__")), thing)
+        assert type(there) is kind
+        assert [getattr(there, name) for name in names] == list(names.upper())
+        assert had_dict == (kind is Both)
+
+
+@pytest.mark.parametrize("wanted", [None, "2", 2.0])
+def test_how_many_engines_to_wait_for_is_a_number(rc, wanted, monkeypatch):
+    monkeypatch.setattr(rc, "cluster", None)
+    with pytest.raises(TypeError, match=f"how many engines to wait for, not {wanted!r}"):
+        rc.wait_for_engines(wanted, timeout=1)
+
+
+def test_scatter_takes_a_name(rc):
+    with pytest.raises(TypeError, match="names are strings, not 5"):
+        rc[:].scatter(5, [1, 2])
+
+
+@pytest.mark.parametrize(
+    ("name", "instead"), [("engines", "profile='mpi'"), ("engine_timeout", "'start_timeout'")]
+)
+def test_arguments_of_another_cluster_class_are_answered(name, instead):
+    with pytest.raises(ProfileError, match=rf"Cluster\(\) has no argument '{name}': .*{instead}"):
+        hpcremote.Cluster(n=2, **{name: "mpi"})
