@@ -21,7 +21,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from hpcremote import clusters, profile
-from hpcremote.errors import AlreadyRunning, ClusterNotFound, ConfigError
+from hpcremote.errors import AlreadyRunning, ClusterNotFound, ConfigError, ProfileError
 from hpcremote.ids import is_cluster_id
 from hpcremote.launch import job, startup
 from hpcremote.launch.watch import Progress, Watch
@@ -33,6 +33,18 @@ if TYPE_CHECKING:
     from hpcremote.client.link import Link
 
 _T = TypeVar("_T")
+
+_BY_PROFILE = "a profile says how engines are started: profile='mpi', profile='local', or one of your own"
+#: Arguments of ipyparallel's Cluster, and what to write instead.
+ELSEWHERE = {
+    "controller": "a profile says how it listens (interface, port)",
+    "controller_ip": "that is the key 'interface'",
+    "controller_launcher_class": "the controller is a process on this machine",
+    "engine_launcher_class": _BY_PROFILE,
+    "engine_timeout": "that is the key 'start_timeout'",
+    "engines": _BY_PROFILE,
+    "profile_dir": "profile= takes a name or the path of a file",
+}
 
 
 class Cluster:
@@ -64,6 +76,8 @@ class Cluster:
         shutdown_atexit: bool = True,
         **overrides: Any,
     ) -> None:
+        for name in ELSEWHERE.keys() & overrides:
+            raise ProfileError(f"Cluster() has no argument {name!r}: {ELSEWHERE[name]}")
         self._source = _absolute(profile)
         self._overrides = {key: value for key, value in {"n": n, **overrides}.items() if value is not None}
         self.profile = _load(self._source, self._overrides)

@@ -9,6 +9,7 @@ of the script has the number that it has on the page, so a traceback points into
 from __future__ import annotations
 
 import ast
+import codeop
 import contextlib
 import os
 import re
@@ -109,6 +110,16 @@ def test_the_code_of_a_page_runs(page: Path, cluster: dict[str, str], tmp_path: 
         check=False, cwd=tmp_path, env=cluster, capture_output=True, text=True, timeout=100,
     )  # fmt: skip
     assert done.returncode == 0, f"{page}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+
+
+def test_what_the_readme_shows_can_be_pasted_at_a_prompt() -> None:
+    for block in python_blocks(ROOT / "README.md"):
+        typed: list[str] = []
+        for line in [*block.text.splitlines(), ""]:
+            typed.append(line)
+            if codeop.compile_command("\n".join(typed)) is not None:  # a SyntaxError: a blank line is missing
+                typed = []
+        assert typed == []
 
 
 def test_a_wrong_value_would_be_found(tmp_path: Path) -> None:

@@ -55,6 +55,8 @@ class BulkView(View):
             track: no meaning here.
             via: ``mpi`` sends all to the first engine, which deals it by MPI.
         """
+        if not isinstance(key, str):
+            raise TypeError(f"names are strings, not {key!r}")
         ids, _ = self._aim(targets)
         items, mapping = as_sequence(seq), map_of(dist)
         parts = [mapping.part(items, index, len(ids), len(items)) for index in range(len(ids))]

@@ -219,8 +219,8 @@ class Client(Strict, Sets, Calls):
             TimeoutError: there are fewer when the time is over.
         """
         wanted = n if n is not None else getattr(self.cluster, "n", None)
-        if wanted is None:
-            raise TypeError("wait_for_engines() must be told how many engines to wait for")
+        if wanted is None or not hasattr(wanted, "__index__"):
+            raise TypeError(f"wait_for_engines() must be told how many engines to wait for, not {wanted!r}")
         if not block:
             return _in_thread(self._wait_for_engines, wanted, timeout)
         if len(self.link.engines) < wanted and (interactive or (interactive is None and in_ipython())):
@@ -332,8 +332,10 @@ class Client(Strict, Sets, Calls):
         if hub:
             self.close()
 
-    def spin(self) -> None:
+    def spin(self, interval: float = 0) -> None:
         """Do nothing: results arrive by themselves."""
+
+    spin_thread = stop_spin_thread = spin
 
     # ------------------------------------------------------------ the end
 
