@@ -89,25 +89,30 @@ def checked(page: Path, block: Block, code: list[str]) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """Four ranks under profile ``mpi``; gives the environment in which a script finds them."""
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[dict[str, str], hpcremote.Client]]:
+    """Four ranks under profile ``mpi``: the environment in which a script finds them, and a client."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HPCREMOTE_DIR", str(tmp_path_factory.mktemp("home")))
-        with hpcremote.Cluster(n=RANKS, profile="mpi"):
-            yield dict(os.environ)
+        work = str(tmp_path_factory.mktemp("work"))  # pages write files
+        with hpcremote.Cluster(n=RANKS, profile="mpi", working_dir=work) as rc:
+            yield dict(os.environ), rc
 
 
 @pytest.mark.mpi
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if python_blocks(page)], ids=lambda page: str(page.relative_to(ROOT))
 )
-def test_the_code_of_a_page_runs(page: Path, cluster: dict[str, str], tmp_path: Path) -> None:
+def test_the_code_of_a_page_runs(
+    page: Path, cluster: tuple[dict[str, str], hpcremote.Client], tmp_path: Path
+) -> None:
+    env, rc = cluster
+    rc.clear(block=True)  # each page begins with engines that know nothing
     script = tmp_path / f"{page.stem.replace('-', '_')}.py"
     script.write_text(script_of(page, tmp_path))
     (tmp_path / "page_check.py").write_text(CHECKER)
     done = subprocess.run(
         [sys.executable, "-W", "error", script.name],
-        check=False, cwd=tmp_path, env=cluster, capture_output=True, text=True, timeout=100,
+        check=False, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=100,
     )  # fmt: skip
     assert done.returncode == 0, f"{page}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
 
