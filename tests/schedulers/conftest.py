@@ -14,10 +14,13 @@ import pytest
 
 from tests.integration.support import ROOT
 from tests.schedulers.lab import needs
+from tests.schedulers.lab.gridengine import GridEngine
 from tests.schedulers.lab.hosts import Hosts
 from tests.schedulers.lab.slurm import Slurm
+from tests.schedulers.lab.ssh import Ssh
+from tests.schedulers.lab.torque import Torque
 
-_PARTS = {"hosts", "slurm"}
+_PARTS = set(needs.NEEDS)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -45,6 +48,28 @@ def slurm(hosts: Hosts) -> Slurm:
     """Slurm on these hosts."""
     require("slurm")
     return Slurm(hosts)
+
+
+@pytest.fixture(scope="session")
+def sge(hosts: Hosts) -> GridEngine:
+    """Grid Engine on these hosts."""
+    require("sge")
+    return GridEngine(hosts)
+
+
+@pytest.fixture(scope="session")
+def ssh(hosts: Hosts) -> Ssh:
+    """An SSH server on each of these hosts."""
+    require("ssh")
+    return Ssh(hosts)
+
+
+@pytest.fixture
+def torque(slurm: Slurm) -> Iterator[Torque]:
+    """Torque's commands over Slurm, for one test: as long as they are there, Slurm's jobs look like PBS's."""
+    require("torque")
+    with Torque(slurm) as made:
+        yield made
 
 
 @pytest.fixture(autouse=True)

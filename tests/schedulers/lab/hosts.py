@@ -32,6 +32,8 @@ WIRES = {"eth0": "10.77.0", "eth1": "10.78.0"}
 #: What the interface that leads nowhere is called and its address, on every host.
 DEAD_END = ("docker0", "172.17.0.1/16")
 _BOOT = Path(__file__).with_name("boot.sh")
+#: The namespaces of a host, besides its process-id space.
+HOST_KINDS = ("net", "uts", "ipc", "mount")
 _NOBODY = "02:00:00:00:00:fe"  # a hardware address that no host has
 
 
@@ -60,6 +62,12 @@ class Host:
     def is_on(self) -> bool:
         """Whether it has power."""
         return self._keeper is not None
+
+    @property
+    def pid(self) -> int:
+        """The process by whose namespaces it is entered."""
+        assert self._keeper is not None, f"{self.name} is off"
+        return self._keeper.pid
 
     def address(self, wire: str = "eth0") -> str:
         """Return its address on a wire."""
@@ -135,7 +143,7 @@ class Host:
     def power_on(self) -> None:
         """Boot it: network and services as they were, nothing else."""
         self._unplugged.clear()
-        self._keeper = Keeper("net", "uts", "ipc", "mount")
+        self._keeper = Keeper(*HOST_KINDS)
         shared = [str(path) for path in self._hosts.shared]
         self.run(["sh", _BOOT, self.name, self._hosts.path, *shared], cwd=Path("/"), check=True)
         ports = "\n".join(

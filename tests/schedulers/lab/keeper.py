@@ -30,10 +30,10 @@ class Keeper:
     """
 
     def __init__(self, *kinds: str) -> None:
+        self._kinds = kinds
         options = [f"--{kind}" for kind in (*kinds, "pid")]
         if "mount" in kinds:
             options.append("--mount-proc")
-        self._enter = [f"--{kind}" for kind in kinds]
         self._process = subprocess.Popen(
             ["unshare", *options, "--fork", "--kill-child", "sh", "-c", _INIT],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -50,7 +50,7 @@ class Keeper:
 
     def words(self, words: Sequence[str | Path], cwd: Path | None = None) -> list[str]:
         """Return the command that runs *words* inside."""
-        return enter(self.pid, self._enter, words, cwd)
+        return enter(self.pid, self._kinds, words, cwd)
 
     def only_net(self, words: Sequence[str | Path]) -> list[str]:
         """Return the command that runs *words* with the network of inside, and all else as it is here."""
@@ -80,9 +80,9 @@ class Keeper:
 
 def enter(pid: int, kinds: Sequence[str], words: Sequence[str | Path], cwd: Path | None) -> list[str]:
     """Return the command that runs *words* in the namespaces of a keeper."""
-    space = f"--pid=/proc/{pid}/ns/pid_for_children"
+    doors = [*(f"--{kind}" for kind in kinds), f"--pid=/proc/{pid}/ns/pid_for_children"]
     where = [] if cwd is None else [f"--wdns={cwd}"]
-    return ["nsenter", "-t", str(pid), *kinds, space, *where, "--", *map(str, words)]
+    return ["nsenter", "-t", str(pid), *doors, *where, "--", *map(str, words)]
 
 
 class Program(subprocess.Popen[str]):

@@ -20,7 +20,18 @@ NEEDS: dict[str, dict[str, str]] = {
         "munged": "munge",
         "/usr/lib/x86_64-linux-gnu/pmix2/lib/libpmix.so.2": "libpmix2",
     },
+    "torque": {
+        "/usr/local/lib/slurm-wlm-torque/usr/bin/qsub": "slurm-wlm-torque (unpacked)",
+        "/usr/share/perl5/Switch.pm": "libswitch-perl",
+    },
+    "sge": {
+        "sge_qmaster": "gridengine-master",
+        "sge_execd": "gridengine-exec",
+        "/usr/lib/gridengine/qsub": "gridengine-client",
+    },
+    "ssh": {"sshd": "openssh-server", "ssh": "openssh-client"},
 }
+_STANDS_ON = {"slurm": "hosts", "sge": "hosts", "ssh": "hosts", "torque": "slurm"}
 
 #: What a machine has to allow; everything of it ends with the command.
 _TRIAL = "ip link add br0 type bridge && ip link add v0 type veth peer name v1 && mount -t sysfs sysfs /sys"
@@ -28,7 +39,7 @@ _TRIAL = "ip link add br0 type bridge && ip link add v0 type veth peer name v1 &
 
 def missing(part: str) -> str:
     """Say in a sentence why a part cannot be brought up here, or nothing if it can."""
-    if part != "hosts" and (why := missing("hosts")):
+    if part in _STANDS_ON and (why := missing(_STANDS_ON[part])):
         return why
     absent = [package for sign, package in NEEDS[part].items() if not _is_there(sign)]
     if absent:
