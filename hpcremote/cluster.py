@@ -132,6 +132,11 @@ class Cluster:
             self.detach()
         return self
 
+    def dry_run(self) -> str:
+        """Return what :meth:`start` would do, as text: the job's script if there is one, and the commands."""
+        begun = startup.Startup(self.profile, self.cluster_id, self.n)
+        return begun.described(self._controller_words(), self._engine_words(begun))
+
     def _controller_words(self) -> list[str]:
         words = ["-m", "hpcremote", "controller", "--profile", self._source, "--cluster-id", self.cluster_id]
         for key, value in self._overrides.items():
@@ -202,7 +207,7 @@ class Cluster:
             client.close()
         begun, self._startup = self._startup, None
         try:
-            if begun is not None:
+            if begun is not None and begun.record.controller_at == "here":
                 startup.end(begun.record, begun.children, polite=self.profile.stop_timeout)
             else:
                 clusters.stop(self.profile.name, self.cluster_id, timeout=self.profile.stop_timeout)

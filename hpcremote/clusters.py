@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from hpcremote import connection, files
-from hpcremote.errors import ClusterNotFound, HPCRemoteError, LaunchError, NotConnected
+from hpcremote.errors import ClusterNotFound, ConnectionFileError, HPCRemoteError, LaunchError, NotConnected
 from hpcremote.launch import process, record, startup
+from hpcremote.launch.batch import jobs
 from hpcremote.launch.byhand import ByHand, find
 
 if TYPE_CHECKING:
@@ -22,10 +25,12 @@ _LEEWAY = 2.0
 class Status(NamedTuple):
     """What is known of a cluster.
 
-    ``condition`` is starting, running, stopping, broken (some of its processes are gone), stale (all
+    ``condition`` is queued, starting, running, stopping, broken (some of its processes are gone), stale (all
     are), or elsewhere (it was started on another machine and does not answer). ``n`` is how many engines
     were asked for, None where the controller was started by hand. ``engines`` maps each host to the ids
-    there, as far as the controller answers; ``ended`` says of engines that are gone how they went.
+    there, as far as the controller answers; ``ended`` says of engines that are gone how they went. ``jobs``
+    has for each job of a batch system its ``id``, ``scheduler``, ``state`` in words, and ``meaning``: why it
+    ended, if known.
     """
 
     profile: str
@@ -39,6 +44,7 @@ class Status(NamedTuple):
     processes: list[int]
     engines: dict[str, list[int]]
     ended: dict[str, str]
+    jobs: list[dict[str, str]]
 
     @property
     def running(self) -> bool:
@@ -53,15 +59,19 @@ def status(profile_name: str, cluster_id: str) -> Status:
         ClusterNotFound: there is none of that profile and id.
     """
     found = _find(profile_name, cluster_id)
+    states = jobs.look(found.jobs) if isinstance(found, record.Record) else []
     condition = found.condition()
+    if isinstance(found, record.Record) and (found.controller_at != "here" or condition == "broken"):
+        condition = jobs.judged(found, condition, states)
     engines: list[EngineInfo] = []
     ended: dict[str, str] = {}
-    if condition in ("running", "elsewhere"):
+    in_job = isinstance(found, record.Record) and found.controller_at != "here"
+    if condition in ("running", "elsewhere") or (in_job and condition == "starting"):
         try:
             engines, ended = _engines(profile_name, cluster_id)
             condition = "running"
         except HPCRemoteError:
-            condition = "elsewhere" if condition == "elsewhere" else "broken"
+            condition = condition if condition != "running" else "broken"
     return Status(
         profile=found.profile,
         cluster_id=found.cluster_id,
@@ -74,7 +84,20 @@ def status(profile_name: str, cluster_id: str) -> Status:
         processes=_pids(found, engines),
         engines=_by_host(engines),
         ended=ended,
+        jobs=[_job(state) for state in states],
     )
+
+
+def _job(state: jobs.State) -> dict[str, str]:
+    job = state.job
+    return {"id": job.id, "scheduler": job.scheduler, "state": str(state), "meaning": jobs.explain(state)}
+
+
+def conditions(found: Sequence[record.Record | ByHand]) -> list[str]:
+    """Return how clusters are; schedulers are asked once, about all of them."""
+    records = [one for one in found if isinstance(one, record.Record)]
+    told = iter(jobs.conditions(records))
+    return [next(told) if isinstance(one, record.Record) else one.condition() for one in found]
 
 
 def stop(profile_name: str, cluster_id: str, *, timeout: float = 10.0) -> None:
@@ -87,6 +110,8 @@ def stop(profile_name: str, cluster_id: str, *, timeout: float = 10.0) -> None:
     found = _find(profile_name, cluster_id)
     if isinstance(found, ByHand):
         _stop_by_hand(found, timeout)
+    elif found.controller_at != "here":
+        _stop_in_job(found, timeout)
     elif found.is_here:
         startup.end(found, polite=timeout)
     else:
@@ -94,14 +119,28 @@ def stop(profile_name: str, cluster_id: str, *, timeout: float = 10.0) -> None:
 
 
 def _stop_elsewhere(found: record.Record, timeout: float) -> None:
-    """Its processes are on another machine: we can only ask the controller."""
+    """Its processes are on another machine: we can only ask the controller. Jobs can be ended from here."""
     try:
         _ask_to_end(connection_of(found.profile, found.cluster_id), found.name, timeout)
     except (ClusterNotFound, NotConnected) as error:
+        jobs.cancel(found.jobs)
         raise LaunchError(
             f"{found.name} was started on {found.host} and does not answer: stop it there"
         ) from error
+    jobs.cancel(found.jobs, patience=timeout)
     record.forget(found)
+
+
+def _stop_in_job(found: record.Record, timeout: float) -> None:
+    """Its controller is in the job: it is asked to end, and the job is ended in any case."""
+    patience = 0.0
+    with record.locked(found.folder, timeout + _LEEWAY):
+        if (found.folder / "client.json").exists():
+            with contextlib.suppress(NotConnected, ClusterNotFound, ConnectionFileError, LaunchError):
+                _ask_to_end(connection_of(found.profile, found.cluster_id), found.name, timeout)
+                patience = timeout
+        jobs.cancel(found.jobs, patience=patience)
+        record.forget(found)
 
 
 def _stop_by_hand(found: ByHand, timeout: float) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 from hpcremote import files
 from hpcremote.cli import exits, options
 from hpcremote.errors import ConfigError, HPCRemoteError
-from hpcremote.launch import byhand, leftovers, process, record
+from hpcremote.launch import byhand, leftovers, record
+from hpcremote.launch.batch import jobs
 
 
 def run(words: Sequence[str]) -> int:
@@ -46,7 +47,7 @@ def _in_use(folder: Path) -> bool:
         print(f"hpcremote: {error}", file=sys.stderr)
         return True  # it may be another version's, and running
     if found is not None:
-        return found.condition() not in ("stale", "broken")
+        return jobs.condition(found) not in ("stale", "broken")
     by_hand = byhand.find(folder)
     return by_hand is not None and by_hand.condition() != "stale"
 
@@ -55,5 +56,5 @@ def _remove(folder: Path) -> None:
     with record.locked(folder):
         found = record.read(folder)
         if found is not None:
-            process.end(found.processes, found.mark, (), polite=0.0)
+            jobs.clear(found)
         record.remove(folder)

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Sequence
 
+from hpcremote import clusters
 from hpcremote.cli import exits, options
 from hpcremote.cli.status import span
 
@@ -15,7 +16,8 @@ def run(words: Sequence[str]) -> int:
     made = options.parser("list", "List your clusters.", several=True)
     made.add_argument("--json", action="store_true", help="for programs")
     args = made.parse_args(words)
-    rows = [_row(one) for one in options.records(args.profile)]
+    found = options.records(args.profile)
+    rows = [_row(one, condition) for one, condition in zip(found, clusters.conditions(found), strict=True)]
     if args.json:
         print(json.dumps(rows, indent=2))
     else:
@@ -23,11 +25,11 @@ def run(words: Sequence[str]) -> int:
     return exits.OK
 
 
-def _row(one: options.Found) -> dict[str, object]:
+def _row(one: options.Found, condition: str) -> dict[str, object]:
     return {
         "profile": one.profile,
         "cluster_id": one.cluster_id,
-        "state": one.condition(),
+        "state": condition,
         "n": one.n,
         "host": one.host,
         "started": one.started,

@@ -7,8 +7,10 @@ import json
 import os
 from typing import Any
 
+from hpcremote import clusters
 from hpcremote.errors import ClusterNotFound, ConfigError
 from hpcremote.launch import byhand, record
+from hpcremote.profile import keys as profile_keys
 
 #: A cluster that is written down, or one whose controller was started by hand.
 Found = record.Record | byhand.ByHand
@@ -53,6 +55,36 @@ def add_settings(made: argparse.ArgumentParser) -> None:
     )
 
 
+def add_keys(made: argparse.ArgumentParser) -> None:
+    """Add an option for every key of a profile: ``--ranks-per-node 4``."""
+    group = made.add_argument_group("keys of the profile")
+    for key in profile_keys():
+        many = key.kind.startswith(("tuple", "dict"))
+        group.add_argument(
+            *(f"--{name.replace('_', '-')}" for name in (key.name, *key.also)),
+            dest=f"key_{key.name}",
+            metavar="NAME=TEXT" if key.kind.startswith("dict") else "VALUE",
+            action="append" if many else "store",
+            help=key.doc.replace("%", "%%") + (" (repeatable)" if many else ""),
+        )
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, _, value = text.partition("=")
+    return name, value
+
+
+def chosen_keys(args: argparse.Namespace) -> dict[str, Any]:
+    """Return what was given by the options of :func:`add_keys`."""
+    found: dict[str, Any] = {}
+    for key in profile_keys():
+        value = getattr(args, f"key_{key.name}")
+        if value is not None:
+            is_mapping = key.kind.startswith("dict")
+            found[key.name] = dict(_pair(one) for one in value) if is_mapping else value
+    return found
+
+
 def records(profile: str | None = None, cluster_id: str | None = None) -> list[Found]:
     """Return the clusters that are known of; damaged records are skipped."""
     found: list[Found] = []
@@ -75,7 +107,9 @@ def pick(profile: str | None, cluster_id: str | None) -> Found:
     """
     named = profile or os.environ.get("HPCREMOTE_PROFILE") or None
     found = records(named, cluster_id)
-    found = [one for one in found if one.condition() != "stale"] or found
+    if len(found) > 1:
+        conditions = clusters.conditions(found)
+        found = [one for one, how in zip(found, conditions, strict=True) if how != "stale"] or found
     if named is None and len(found) > 1:
         found = [one for one in found if one.profile == "default"] or found
     if len(found) == 1:

@@ -22,8 +22,16 @@ def run(words: Sequence[str]) -> int:
     path.add_argument("name", nargs="?")
     create = actions.add_parser("create", help="make a profile of your own")
     create.add_argument("name")
-    create.add_argument("--extends", metavar="NAME", default="default", help="the profile it builds on")
+    create.add_argument(
+        "--from",
+        "--extends",
+        dest="extends",
+        metavar="NAME",
+        default="default",
+        help="the profile it builds on",
+    )
     options.add_settings(create)
+    options.add_keys(create)
     args = made.parse_args(words)
     return {"list": _list, "show": _show, "path": _path, "create": _create}[args.action](args)
 
@@ -56,8 +64,9 @@ def _create(args: argparse.Namespace) -> int:
     path = files.user_dir() / "profiles" / f"{args.name}.yaml"
     if path.exists():
         raise ProfileError(f"{path} is there already; edit it, or remove it first")
-    text = draft(args.name, args.extends, dict(args.settings))
-    profile.load(args.extends, dict(args.settings))  # nothing wrong shall be written
+    settings = {**dict(args.settings), **options.chosen_keys(args)}
+    profile.load(args.extends, settings)  # nothing wrong shall be written
+    text = draft(args.name, args.extends, settings)
     path.parent.mkdir(parents=True, exist_ok=True)  # no keys are in it, so it may be open to others
     files.write_private(path, text.encode())
     print(path)
@@ -71,6 +80,6 @@ def draft(name: str, extends: str, settings: dict[str, object]) -> str:
     lines = [f"# Profile {name}. Every key is explained in the comment above it.", "", f"extends: {extends}"]
     for key in profile.keys():  # noqa: SIM118 (a function)
         lines += ["", f"# {key.doc}"]
-        value = settings.get(key.name)
+        value = next((settings[name] for name in (key.name, *key.also) if name in settings), None)
         lines.append(f"# {key.name}:" if value is None else f"{key.name}: {json.dumps(value)}")
     return "\n".join(lines) + "\n"

@@ -27,6 +27,7 @@ def run(words: Sequence[str]) -> int:
     made.add_argument(
         "--timeout", metavar="SECONDS", type=float, help="for all of it (default: the profile's)"
     )
+    made.add_argument("--dry-run", action="store_true", help="only print the job's script and the commands")
     made.add_argument("--foreground", action="store_true", help="stay, and stop the cluster when told to end")
     made.add_argument("-q", "--quiet", action="store_true", help="say nothing but errors")
     options.add_settings(made)
@@ -43,6 +44,9 @@ def run(words: Sequence[str]) -> int:
         shutdown_atexit=args.foreground,
         **{**settings, **({"start_timeout": args.timeout} if args.timeout is not None else {})},
     )
+    if args.dry_run:
+        print(cluster.dry_run())
+        return exits.OK
     with _ended_by_signals():
         try:
             cluster.start()
@@ -94,7 +98,8 @@ class _Show:
 
     def progress(self, seen: Progress) -> None:
         """Show how far it is: in place on a terminal, else a line for each step."""
-        text = f"{seen.phase} {seen.done}/{seen.total} ({seen.seconds:.1f} s)"
+        what = f"{seen.phase}: {seen.detail}" if seen.detail else f"{seen.phase} {seen.done}/{seen.total}"
+        text = f"{what} ({seen.seconds:.1f} s)"
         if self._quiet:
             return
         if self._live:

@@ -32,6 +32,9 @@ def lines(seen: clusters.Status, now: float) -> list[str]:
     ]
     said += [f"    {host:<12} {ranges(ids)}" for host, ids in seen.engines.items()]
     said += [f"    engine {engine} ended: {cause}" for engine, cause in seen.ended.items()]
+    for job in seen.jobs:
+        said.append(f"  job         {job['id']} ({job['scheduler']}) {job['state']}")
+        said += [f"    {line}" for line in job["meaning"].splitlines()]
     pids = ", ".join(str(pid) for pid in seen.processes if pid != seen.controller)
     said.append(f"  processes   controller {seen.controller or '-'}; engines {pids or '-'}")
     if seen.condition in ("broken", "stale"):

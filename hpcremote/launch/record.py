@@ -41,7 +41,8 @@ _LOOK_AGAIN = 0.02
 class Submitted:
     """A job that was submitted: its id, the scheduler's name, when, and which set of *n* engines it brings.
 
-    ``set`` is what the engines carry in their environment; ``script`` and ``log`` are files.
+    ``set`` is what the engines carry in their environment; ``script`` and ``log`` are files; ``launcher`` is
+    what starts the ranks.
     """
 
     id: str
@@ -51,6 +52,7 @@ class Submitted:
     submitted: float
     script: str
     log: str
+    launcher: str
 
     def __str__(self) -> str:
         return f"job {self.id} ({self.scheduler})"

@@ -25,11 +25,12 @@ from pathlib import Path
 from hpcremote import files
 from hpcremote.errors import LaunchError
 from hpcremote.ids import new_uid
-from hpcremote.launch import catalog, job, memory, process, record
+from hpcremote.launch import catalog, job, memory, process, record, text
 from hpcremote.launch.batch import draft, jobs
 from hpcremote.launch.batch.draft import Draft
 from hpcremote.launch.batch.submission import Standing, Submission
 from hpcremote.launch.process import Child, of_pid
+from hpcremote.launch.spec import Launcher
 from hpcremote.profile import Profile
 
 #: How long a controller that was asked to end may take beyond what it gives its engines.
@@ -84,19 +85,28 @@ class Startup:
         else:
             job.check_room(self.profile, self.n)
         record.claim(self.record, jobs.condition, jobs.clear)
+        if self.profile.scheduler:  # it may refuse, and then nothing has been started for nothing
+            cwd = self._submit(controller)
         if not self._in_job:
             self._start_controller(controller)
-        if self.profile.scheduler:
-            self.job = Submission(self.draft(controller), self._note)
-            cwd = str(self.job.draft.values["cwd"])
-        else:
-            python = job.python_of(self.profile)
-            plan = job.plan(launcher, self.profile, self.n, [python, *engine], self.record.mark)
-            self.job = job.Job(plan, self.logs / "engines.log")
-            cwd = plan.cwd
+        if not self.profile.scheduler:
+            cwd = self._start_engines(launcher, engine)
+        assert self.job is not None  # noqa: S101 (either way)
         self.record = self.record.changed(
             engines=tuple(self.job.processes), launcher=self.job.described, cwd=cwd
         )
+
+    def _submit(self, controller: Sequence[str]) -> str:
+        """Submit the job; return the folder that its engines start in."""
+        self.job = Submission(self.draft(controller), self._note)
+        return str(self.job.draft.values["cwd"])
+
+    def _start_engines(self, launcher: Launcher, engine: Sequence[str]) -> str:
+        """Start the engines here; return the folder that they start in."""
+        words = [job.python_of(self.profile), *engine]
+        plan = job.plan(launcher, self.profile, self.n, words, self.record.mark)
+        self.job = job.Job(plan, self.logs / "engines.log")
+        return plan.cwd
 
     @property
     def _in_job(self) -> bool:
@@ -106,6 +116,20 @@ class Startup:
         """Return the job that would be submitted, for a profile that names a scheduler."""
         words = controller if self._in_job else ()
         return draft.draft(self.profile, self.n, self.record.folder, self.record.mark, controller=words)
+
+    def described(self, controller: Sequence[str], engine: Sequence[str]) -> str:
+        """Return what :meth:`launch` would do: the script of a job, and the commands."""
+        python = job.python_of(self.profile)
+        lines = [] if self._in_job else [f"$ {text.shown([python, *controller])}"]
+        if self.profile.scheduler:
+            job_ = self.draft(controller)
+            lines += [f"$ {text.shown(job_.words)}", "", f"# {job_.path}", job_.script.rstrip()]
+        else:
+            launcher = catalog.load(self.profile.launcher)
+            plan = job.plan(launcher, self.profile, self.n, [python, *engine], self.record.mark)
+            times = f"    # {plan.times} times" if plan.times > 1 else ""
+            lines.append(f"$ {text.shown(plan.words)}{times}")
+        return "\n".join(lines)
 
     def _start_controller(self, words: Sequence[str]) -> None:
         self._controller = Child(

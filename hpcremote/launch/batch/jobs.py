@@ -6,15 +6,17 @@ Anybody of this user may do that, on any machine where the scheduler's commands 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from hpcremote.errors import LaunchError
-from hpcremote.launch import catalog, process
-from hpcremote.launch.batch import commands, poller
+from hpcremote.launch import catalog, process, text
+from hpcremote.launch.batch import commands, poller, triage
 from hpcremote.launch.batch.polling import LAG, SUBMITTED
 from hpcremote.launch.batch.reading import End, Seen
 from hpcremote.launch.batch.scheduler import Scheduler
+from hpcremote.launch.job import read_tail
 from hpcremote.launch.record import Record, Submitted
 
 #: How long a job that was cancelled may take to be gone, in seconds. (Slurm's KillWait is 30 s, as a rule.)
@@ -63,14 +65,49 @@ def look(jobs: Iterable[Submitted]) -> list[State]:
     return found
 
 
+def conditions(found: Sequence[Record]) -> list[str]:
+    """Return how clusters are, as ``Record.condition`` does, schedulers being asked where that matters."""
+    told = [one.condition() for one in found]
+    open_ = [_needs_asking(one, condition) for one, condition in zip(found, told, strict=True)]
+    asked = [job for one, needed in zip(found, open_, strict=True) if needed for job in one.jobs]
+    states = {(state.job.scheduler, state.job.id): state for state in look(asked)}
+    return [
+        judged(one, condition, [states[job.scheduler, job.id] for job in one.jobs]) if needed else condition
+        for one, condition, needed in zip(found, told, open_, strict=True)
+    ]
+
+
 def condition(found: Record) -> str:
-    """Return how a cluster is, as ``Record.condition`` does, its scheduler being asked where that matters."""
-    told = found.condition()
-    if not found.jobs or (found.controller_at == "here" and told != "broken"):
-        return told
-    if not all(state.over for state in look(found.jobs)):
-        return told
-    return "broken" if any(one.alive() for one in found.processes) else "stale"
+    """Return how a cluster is, its scheduler being asked if that matters."""
+    return conditions([found])[0]
+
+
+def _needs_asking(found: Record, told: str) -> bool:
+    return bool(found.jobs) and (found.controller_at != "here" or told == "broken")
+
+
+def judged(found: Record, told: str, states: Sequence[State]) -> str:
+    """Return how a cluster is for which its record alone does not tell, with the states of its jobs."""
+    if states and all(state.over for state in states):
+        return "broken" if any(one.alive() for one in found.processes) else "stale"
+    if found.controller_at != "here" and told == "starting":
+        waits = all(state.seen.state in ("submitted", "queued", "stuck") for state in states)
+        return "queued" if waits else "starting"
+    return told
+
+
+def explain(state: State) -> str:
+    """Return what a job that has ended wrote about why, and the remedy if one is known."""
+    if not state.over:
+        return ""
+    hints = [*catalog.load(state.job.launcher).hints, *catalog.scheduler(state.job.scheduler).hints]
+    output = read_tail(Path(state.job.log))
+    values: text.Values = {
+        "n": state.job.n,
+        "profile": Path(state.job.script).parents[1].name,
+        "python": "python",
+    }
+    return triage.meaning(output, hints, values)
 
 
 def clear(found: Record) -> None:
@@ -94,8 +131,9 @@ def cancel(jobs: Iterable[Submitted], *, patience: float = 0.0, seconds: float =
         scheduler = catalog.scheduler(name)
         ids = [job.id for job in mine]
         watch = poller.of(scheduler)
-        for job_id in ids:
-            watch.watch(job_id)
+        for job in mine:
+            fresh = time.time() - job.submitted < LAG  # that one may not be shown yet
+            watch.watch(job.id, SUBMITTED if fresh else Seen("unknown"))
         try:
             _cancel(scheduler, watch, ids, patience, seconds)
         finally:
@@ -107,11 +145,15 @@ def _cancel(
     scheduler: Scheduler, watch: poller.Poller, ids: list[str], patience: float, seconds: float
 ) -> None:
     def left(*states: str) -> list[str]:
-        living = [one for one in ids if watch.end(one) is None]
+        living = [one for one in ids if not watch.gone(one)]
         return [one for one in living if not states or watch.seen(one).state in states]
 
     watch.hurry()
-    if patience > 0 and watch.wait(lambda: not left("submitted"), patience) and not left("queued", "stuck"):
+    if (
+        patience > 0
+        and watch.wait(lambda: not left("submitted", "unknown"), patience)
+        and not left("queued", "stuck")
+    ):
         watch.wait(lambda: not left(), patience)
     if not left():
         return

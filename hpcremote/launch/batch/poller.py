@@ -57,6 +57,11 @@ class Poller:
         with self._news:
             return self._polling.end(job_id)
 
+    def gone(self, job_id: str) -> bool:
+        """Say whether a job is in the queue no more; how it ended may not be known yet."""
+        with self._news:
+            return self._polling.gone(job_id)
+
     @property
     def trouble(self) -> str:
         """Why the scheduler did not answer the last time, or nothing."""

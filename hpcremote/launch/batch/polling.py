@@ -13,6 +13,7 @@ does not answer is asked more and more rarely.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -83,6 +84,11 @@ class Polling:
         job = self._jobs.get(job_id)
         return job.end if job else None
 
+    def gone(self, job_id: str) -> bool:
+        """Say whether a job is in the queue no more; how it ended may not be known yet."""
+        job = self._jobs.get(job_id)
+        return job is None or job.end is not None or (job.missing is not None and job.seen is not SUBMITTED)
+
     # ------------------------------------------------------------ what the scheduler says
 
     def answered(self, rows: Mapping[str, Seen], now: float) -> list[str]:
@@ -115,9 +121,11 @@ class Polling:
         if end is None and waited < LAG:
             return  # accounting is slower than the queue
         last = job.seen
-        job.end = end or End(
-            reason="" if last is not SUBMITTED else "the scheduler does not know it any more"
-        )
+        if end is None:
+            end = End(reason="the scheduler does not know it (any more)" if last is SUBMITTED else "")
+        if not end.outcome and last.state == "cancelling":
+            end = dataclasses.replace(end, outcome="cancelled")
+        job.end = end
         job.seen = Seen("ended", last.word, hosts=last.hosts)
 
     def _rest(self, now: float, *, short: bool) -> None:

@@ -21,8 +21,9 @@ from dataclasses import dataclass
 from hpcremote.launch.reader import Reader
 from hpcremote.launch.spec import Hint, hints
 
-#: How a job is. ``stuck``: it stays in the queue, and will not run unless somebody does something.
-STATES = ("queued", "stuck", "running", "ending", "ended")
+#: How a job is. ``stuck``: it stays in the queue, and will not run unless somebody does something;
+#: ``cancelling``: it is ending because somebody had it cancelled, where the scheduler tells that.
+STATES = ("queued", "stuck", "running", "ending", "cancelling", "ended")
 #: How a job ended; the first whose pattern is found is the one.
 OUTCOMES = ("cancelled", "preempted", "memory", "walltime", "node", "start", "finished")
 

@@ -62,7 +62,16 @@ def _submit(draft: Draft) -> Submitted:
             f"{scheduler.name} did not take the job ({text.shown(draft.words)}, exit code {said.code}):\n"
             f"{reason}"
         )
-    return Submitted(found, scheduler.name, draft.set, draft.n, time.time(), str(draft.path), str(draft.log))
+    return Submitted(
+        found,
+        scheduler.name,
+        draft.set,
+        draft.n,
+        time.time(),
+        str(draft.path),
+        str(draft.log),
+        draft.launcher.name,
+    )
 
 
 class Submission:
@@ -105,7 +114,7 @@ class Submission:
         about = str(self.job)
         if trouble := self._poller.trouble:
             about += f"; {trouble.splitlines()[0]}"
-        if seen.state in ("running", "ending", "ended"):
+        if seen.state in ("running", "ending", "cancelling", "ended"):
             return Standing("started", f"{self.job} {seen}")
         if seen is SUBMITTED:
             return Standing("submitted", about)
