@@ -16,7 +16,7 @@ import contextlib
 import dataclasses
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,7 @@ class Connection:
         output_limit: bytes of what a call prints on one engine that go into its result.
         comm_world: whether MPI.COMM_WORLD inside engines is a duplicate in which waiting can be ended.
         relay: by whom ranks are connected: ``auto``, ``always`` or ``never`` by their node's agent.
+        tunnel: the folder of the Unix sockets of an ssh tunnel by which this goes, or nothing.
         ticks: ``files.process_start(pid)``, filled in by itself in the controller.
     """
 
@@ -76,6 +77,7 @@ class Connection:
     output_limit: int = 10_000_000
     comm_world: bool = True
     relay: str = "auto"
+    tunnel: str = ""
     ticks: int = dataclasses.field(default_factory=lambda: files.process_start(os.getpid()) or 0)
 
     @property
@@ -90,7 +92,9 @@ class Connection:
 
     @property
     def is_stale(self) -> bool:
-        """Whether the controller is known to have ended. From another machine that cannot be known."""
+        """Whether the controller or the tunnel to it is known to have ended; of other machines who knows."""
+        if self.tunnel:
+            return not os.path.isdir(self.tunnel)
         if not self.is_local:
             return False
         ticks = files.process_start(self.pid)
@@ -99,6 +103,10 @@ class Connection:
     def for_role(self, role: str, public_key: str, secret_key: str) -> Connection:
         """Return the same with the keys of another role."""
         return dataclasses.replace(self, role=role, public_key=public_key, secret_key=secret_key)
+
+    def but(self, **changes: Any) -> Connection:
+        """Return the same with *changes*."""
+        return dataclasses.replace(self, **changes)
 
     def to_json(self) -> str:
         """Return the file's text. It has the secret key in it."""
@@ -146,6 +154,10 @@ def read(path: str | os.PathLike[str], role: str = "client") -> Connection:
             of another protocol, or stale.
     """
     connection = _load(Path(path).expanduser(), role)
+    if connection.is_stale and connection.tunnel:
+        raise ConnectionFileError(
+            f"{path} is stale: the `hpcremote connect` that made it has ended; run it again"
+        )
     if connection.is_stale:
         raise ConnectionFileError(
             f"{path} is stale: the controller (pid {connection.pid} on {connection.host}) has ended; "
@@ -175,15 +187,24 @@ def find(profile: str | None = None, cluster_id: str | None = None, role: str = 
     if cluster_id and (path := files.cluster_dir(wanted, cluster_id) / f"{role}.json").exists():
         return read(path, role)
     every = running(role)
-    here = [found for found in every if found.profile == wanted]
+    if (found := choose(every, named, cluster_id)) is not None:
+        return found
+    raise _nothing(wanted, cluster_id, every, role)
+
+
+def choose(every: Sequence[Connection], named: str | None, cluster_id: str | None) -> Connection | None:
+    """Return the one of *every* that is meant, or None if none is.
+
+    Raises:
+        ClusterNotFound: several may be meant.
+    """
+    here = [found for found in every if found.profile == (named or "default")]
     # A profile that was not named is a preference, not a demand.
     pool = here if named or (here and not cluster_id) else every
     pool = [found for found in pool if cluster_id in (None, found.cluster_id)]
-    if len(pool) == 1:
-        return pool[0]
-    if pool:
+    if len(pool) > 1:
         raise ClusterNotFound(_several(pool))
-    raise _nothing(wanted, cluster_id, every, role)
+    return pool[0] if pool else None
 
 
 def running(role: str = "client", profile: str | None = None) -> list[Connection]:
@@ -245,7 +266,7 @@ def _value(where: str, field: dataclasses.Field[Any], value: object) -> Any:
         kind, right = "a number", type(value) in (int, float)
     elif field.name == "addresses":
         kind = "a list of tcp://address:port"
-        right = isinstance(value, (list, tuple)) and all(_is_tcp(entry) for entry in value)
+        right = isinstance(value, (list, tuple)) and all(_is_address(entry) for entry in value)
         value = tuple(value) if isinstance(value, (list, tuple)) else value
     elif field.name.endswith("_key"):
         kind, right = f"a key of {_KEY_LENGTH} characters", right and len(str(value)) == _KEY_LENGTH
@@ -255,14 +276,17 @@ def _value(where: str, field: dataclasses.Field[Any], value: object) -> Any:
     return value
 
 
-def _is_tcp(entry: object) -> bool:
-    return isinstance(entry, str) and entry.startswith("tcp://") and entry.rpartition(":")[2].isdigit()
+def _is_address(entry: object) -> bool:
+    if not isinstance(entry, str):
+        return False
+    by_tunnel = entry.startswith("tunnel:///")  # what `hpcremote connect` writes
+    return by_tunnel or (entry.startswith("tcp://") and entry.rpartition(":")[2].isdigit())
 
 
 # ---------------------------------------------------------------- nothing found
 
 
-def _several(pool: list[Connection]) -> str:
+def _several(pool: Sequence[Connection]) -> str:
     same = len({found.profile for found in pool}) == 1
     names = [repr(found.cluster_id) + ("" if same else f" of profile {found.profile!r}") for found in pool]
     which = f"cluster_id={pool[0].cluster_id!r}" if same else f"profile={pool[0].profile!r}"

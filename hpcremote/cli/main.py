@@ -14,6 +14,7 @@ from importlib import import_module
 COMMANDS = {
     "start": "start a cluster; it lives on until it is stopped",
     "stop": "stop a cluster and leave nothing behind",
+    "connect": "reach a cluster on another machine through ssh, for as long as this runs",
     "restart": "start a cluster's engines again under the same ids",
     "status": "say how a cluster is",
     "list": "list your clusters",

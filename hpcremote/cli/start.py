@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import signal
 import sys
-from collections.abc import Iterator, Sequence
-from types import FrameType
+from collections.abc import Sequence
 
 from hpcremote import profile
 from hpcremote.cli import exits, options
+from hpcremote.cli.signals import Ended, ended_by_signals
 from hpcremote.cluster import Cluster
 from hpcremote.launch.watch import Progress
-
-
-class _Ended(SystemExit):
-    """We were told to end by a signal."""
 
 
 def run(words: Sequence[str]) -> int:
@@ -47,7 +41,7 @@ def run(words: Sequence[str]) -> int:
     if args.dry_run:
         print(cluster.dry_run())
         return exits.OK
-    with _ended_by_signals():
+    with ended_by_signals():
         try:
             cluster.start()
         finally:
@@ -64,28 +58,11 @@ def _stay(cluster: Cluster, show: _Show) -> int:
         show.ready(cluster, foreground=True)
         cluster.wait()
         show.say("the controller ended; ending the rest")
-    except (KeyboardInterrupt, _Ended):
+    except (KeyboardInterrupt, Ended):
         show.say("stopping")
     finally:
         cluster.stop()
     return exits.OK
-
-
-@contextlib.contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP unwind the stack as Ctrl-C does, so that nothing is left behind."""
-
-    def end(number: int, _frame: FrameType | None) -> None:
-        for each in (signal.SIGTERM, signal.SIGHUP):
-            signal.signal(each, signal.SIG_IGN)  # once is enough
-        raise _Ended(128 + number)
-
-    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 class _Show:

@@ -19,7 +19,7 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from hpcremote import connection as connections
+from hpcremote.client.arguments import connection_of, end_tunnel, refuse, through
 from hpcremote.client.calls import Calls, Targets, seconds
 from hpcremote.client.flight import Flight
 from hpcremote.client.journal import Journal
@@ -36,6 +36,7 @@ from hpcremote.errors import NoEnginesRegistered
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from hpcremote.net.tunnel import Tunnel
     from hpcremote.wire.functions import PackedFunction
     from hpcremote.wire.messages import EngineInfo
     from hpcremote.wire.pickler import Buffer
@@ -73,6 +74,10 @@ class Client(Strict, Sets, Calls):
         profile: the profile whose cluster to look for.
         cluster_id: which of its clusters.
         timeout: seconds to wait for the controller.
+        sshserver: ``user@host:port``: go by ssh to that machine, which can reach the controller. Without
+            *connection_info* its cluster is looked for, and its keys are fetched, there.
+        sshkey: file of the private key for that (default: what ``ssh`` finds).
+        ssh: the ssh command (default: ``$HPCREMOTE_SSH``, else ``ssh``).
         cluster: the Cluster that this is a client of.
         debug: no meaning here.
         link: an open connection to use instead of making one; not for users.
@@ -83,16 +88,17 @@ class Client(Strict, Sets, Calls):
         cluster: the Cluster that this is a client of, or None.
         link: the connection; not for users.
         journal: the code it has executed, for ``EngineSet.restart``; not for users.
+        tunnel: the ssh tunnel that it goes by, or None.
 
     Raises:
         ClusterNotFound: no such cluster runs here.
         NotConnected: no controller answers at the addresses in the connection file.
     """
 
-    settable = ("block", "cluster", "debug", "journal", "link", "profile")
+    settable = ("block", "cluster", "debug", "journal", "link", "profile", "tunnel")
     block = False
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the names of ipyparallel's Client
         self,
         connection_info: str | os.PathLike[str] | Mapping[str, Any] | Connection | None = None,
         *,
@@ -100,20 +106,30 @@ class Client(Strict, Sets, Calls):
         profile: str | None = None,
         cluster_id: str | None = None,
         timeout: float = 10.0,
+        sshserver: str | None = None,
+        sshkey: str | os.PathLike[str] | None = None,
+        ssh: str | Sequence[str] | None = None,
         cluster: Any = None,
         debug: bool = False,
         link: Link | None = None,
         **unsupported: Any,
     ) -> None:
-        for name, value in unsupported.items():
-            if value is not None:
-                raise TypeError(f"Client() has no argument {name!r}: everything is in the connection file")
+        refuse(unsupported)
         info = connection_info if connection_info is not None else url_file
-        self.link = link or Link(_connection(info, profile, cluster_id), timeout=timeout)
+        self.tunnel: Tunnel | None = None
+        if sshserver:
+            self.tunnel, info = through(sshserver, sshkey, ssh, info, profile, cluster_id)
+        try:
+            self.link = link or Link(connection_of(info, profile, cluster_id), timeout=timeout)
+        except BaseException:
+            end_tunnel(self.tunnel)
+            raise
         self._memory = Memory(self.link.uid)
         self.journal = Journal()
         self._abandon = weakref.finalize(self, self.link.abandon)
         self._abandon.atexit = False  # the link closes itself then
+        if self.tunnel is not None:
+            weakref.finalize(self, self.tunnel.abandon).atexit = False
         self.profile = profile
         self.cluster = cluster
         self.debug = debug
@@ -343,6 +359,7 @@ class Client(Strict, Sets, Calls):
         """End the connection. Calls that have not finished fail here; the engines finish them."""
         self._abandon.detach()
         self.link.close()
+        end_tunnel(self.tunnel)
 
     def __enter__(self) -> Self:
         return self
@@ -361,20 +378,6 @@ class Client(Strict, Sets, Calls):
         if self.link.lost is not None:
             return f"<Client of cluster {self.link.cluster_id}: not connected>"
         return f"<Client of cluster {self.link.cluster_id}: {len(self)} engines>"
-
-
-def _connection(info: Any, profile: str | None, cluster_id: str | None) -> Connection:
-    if info is None:
-        return connections.find(profile, cluster_id)
-    if isinstance(info, Connection):
-        return info
-    if isinstance(info, Mapping):
-        return connections.from_dict(info)
-    if isinstance(info, (str, os.PathLike)):
-        return connections.read(info)
-    raise TypeError(
-        f"connection_info is a path or the contents of a connection file, not {type(info).__name__}"
-    )
 
 
 def _pick(ids: list[int], target: int) -> int:

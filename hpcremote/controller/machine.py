@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hpcremote.controller.absent import Absent
 from hpcremote.controller.agents import Agents
 from hpcremote.controller.asking import Asking
 from hpcremote.controller.calls import Calls, Client
@@ -66,6 +67,7 @@ class Controller:
         self._calls = Calls(self.roster, self._actions, collective_grace)
         self.clients = self._calls.clients
         self.agents = Agents(self.roster, self._actions)
+        self._absent = Absent(self._actions)
         self._watchdog = Watchdog(watchdog, self.roster, self.clients, self.agents.look, self._actions)
         self._restarting = Restarting(self.roster, self._actions)
         identity = {"cluster_id": cluster_id, "version": version, "host": host, "pid": pid}
@@ -110,7 +112,10 @@ class Controller:
         elif type(event) is Severed:
             self._cut_off(event.peer)
         elif type(event) is Rejoined:
-            self.agents.rejoined(self.roster.uid_of(event.peer))
+            if client := self.clients.get(event.peer):
+                self._absent.back(event.peer, client.name)
+            else:
+                self.agents.rejoined(self.roster.uid_of(event.peer))
         self._calls.give_up_definitions(self._now)
         self._do_what_is_due()
         self._check_end()
@@ -129,7 +134,7 @@ class Controller:
 
     def deadline(self) -> float | None:
         """Return when a Tick is due, or None."""
-        times = (self._calls.due(), self.agents.due(), self._watchdog.due(), self.ending)
+        times = (self._calls.due(), self.agents.due(), self._watchdog.due(), self._absent.due(), self.ending)
         return min((time for time in times if time is not None), default=None)
 
     def end(self, reason: str, now: float) -> list[Action]:
@@ -266,6 +271,9 @@ class Controller:
         self._calls.failing.release_due()
         if self._watchdog.limit:
             self._watchdog.turn()
+        for peer in self._absent.overdue() if self._absent else ():
+            self._actions.forget(peer)
+            self._lost(Lost(peer))
         if not self.agents.busy:
             return
         self.agents.give_up()
@@ -274,6 +282,7 @@ class Controller:
 
     def _lost(self, lost: Lost) -> None:
         self.strangers.pop(lost.peer, None)
+        self._absent.forget(lost.peer)
         if self.agents.left(lost.peer, heal=self.ending is None):
             return
         if client := self._calls.client_left(lost.peer):
@@ -286,7 +295,9 @@ class Controller:
     def _cut_off(self, peer: Peer) -> None:
         if uid := self.roster.uid_of(peer):
             self.agents.cut_off(peer, uid)
-        else:  # no engine
+        elif client := self.clients.get(peer):
+            self._absent.left(peer, client.name)
+        else:
             self._actions.forget(peer)
             self._lost(Lost(peer))
 

@@ -13,8 +13,11 @@ import zmq
 from hpcremote import files
 from hpcremote.connection import Connection
 from hpcremote.errors import NotConnected
+from hpcremote.ids import new_uid
 from hpcremote.net.keys import KeyPair
+from hpcremote.net.resuming import ResumingTransport
 from hpcremote.net.sockets import dealer, readable
+from hpcremote.net.sshwords import TUNNEL
 from hpcremote.net.stream import Stream
 from hpcremote.net.transport import StreamTransport, Transport, ZmqTransport
 
@@ -25,6 +28,8 @@ _lock = threading.Lock()
 PER_ADDRESS = 5.0
 #: How the address of a local socket begins.
 LOCAL = "ipc://"
+#: How long a tunnel may be away until its clients give up, in seconds.
+AWAY = 60.0
 
 
 class Open(NamedTuple):
@@ -64,7 +69,7 @@ def connect(connection: Connection, timeout: float) -> Open:
         share = left / (len(candidates) - index)
         found = _try(address, keys, connection.server_key, max(0.2, min(PER_ADDRESS, share)))
         if isinstance(found, Open):
-            return found
+            return _lasting(found) if address.startswith(TUNNEL) else found
         answers.append(f"  {address}: {found}")
     tried = "\n".join(answers) if answers else "  (the connection file names no address)"
     raise NotConnected(
@@ -84,10 +89,12 @@ def _try(address: str, keys: KeyPair, server_key: str, timeout: float) -> Open |
         | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
         | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
         | zmq.EVENT_DISCONNECTED
+        | (zmq.EVENT_CONNECT_RETRIED if address.startswith(TUNNEL) else 0)
     )
     problem = "interrupted"
     try:
-        socket.connect(address)
+        # Behind the Unix socket of a tunnel is the controller's TCP port: what is spoken there is the same.
+        socket.connect(address.replace(TUNNEL, LOCAL) if address.startswith(TUNNEL) else address)
         problem = _await_handshake(monitor, time.monotonic() + timeout)
         if not problem:
             return Open(ZmqTransport(socket, monitor), address)
@@ -98,7 +105,14 @@ def _try(address: str, keys: KeyPair, server_key: str, timeout: float) -> Open |
             socket.disable_monitor()
             monitor.close(0)
             socket.close(0)
+    if address.startswith(TUNNEL):
+        return "the ssh server cannot reach that address, or somebody else answers there"
     return problem if problem != "silent" else _explain(address, timeout)
+
+
+def _lasting(found: Open) -> Open:
+    """Have it go on when the tunnel breaks and is made again."""
+    return Open(ResumingTransport(found.transport, new_uid(), AWAY), found.address)
 
 
 def _try_local(address: str, timeout: float) -> Open | str:
@@ -123,6 +137,8 @@ def _await_handshake(monitor: zmq.Socket[bytes], deadline: float) -> str:
         # Asked until it has nothing more: only then does its descriptor announce the next event.
         if event == zmq.EVENT_HANDSHAKE_SUCCEEDED and not readable(monitor):
             return ""
+        if event == zmq.EVENT_CONNECT_RETRIED:  # the socket of a tunnel that is being made again
+            continue
         return "it answered, but refused our keys (another cluster, or a controller that was started anew)"
     return "silent"
 

@@ -320,6 +320,8 @@ class Hub:
 
     def close(self, linger: float) -> None:
         """Send what is on its way, for at most *linger* seconds, and close everything."""
+        for carrier, frames in self._lanes.farewell():
+            self._send(carrier, frames)
         if self._locals is not None:
             self._locals.close(linger)
         self._router.disable_monitor()

@@ -9,7 +9,8 @@
                                                                   └─ forget(): nobody waits any more
 
 A rank keeps its :class:`Peer` over all of this: to those who talk to it nothing has happened. Only
-connections whose key is for engine's work may speak for others.
+connections whose key is for engine's work may speak for others. A client may have one lane, its own: that is
+how it goes on when its connection breaks (``resuming.py``).
 """
 
 from __future__ import annotations
@@ -24,10 +25,8 @@ from hpcremote.wire import session as s
 from hpcremote.wire.frames import Frame, FrameError, Parcel, pack, unpack
 from hpcremote.wire.lanes import bundle, unbundle
 
-#: Which roles may speak for ranks.
-RELAYING = ("engine", "any")
-#: For how many ranks one connection may speak: nobody has such nodes.
-MOST_LANES = 65_536
+#: For how many one connection may speak, by its role: nobody has such nodes, and a client is itself.
+MOST_LANES = {"engine": 65_536, "any": 65_536, "client": 1}
 
 
 @dataclass(slots=True)
@@ -37,6 +36,7 @@ class Lane:
     peer: Peer
     route: Peer | None
     uid: str = ""
+    role: str = ""
     session: s.Session[Sequence[Parcel]] | None = None
 
 
@@ -63,7 +63,7 @@ class Lanes:
         Raises:
             FrameError: it is not allowed, or something in it cannot be read; the rest is in *happened*.
         """
-        if role not in RELAYING:
+        if role not in MOST_LANES:
             raise FrameError("the key of this connection is not for speaking for ranks")
         lanes = self._open.setdefault(carrier, {})
         wrong: FrameError | None = None
@@ -110,8 +110,10 @@ class Lanes:
             if lane is not None and lane.session is not None:
                 lane.session.acknowledged(word.taken)
         elif isinstance(word, s.Resume):
-            if not route.lane or len(lanes) >= MOST_LANES:
-                raise FrameError(f"no lane {route.lane}: they begin at 1, and {MOST_LANES} are the most")
+            if not route.lane or len(lanes) >= MOST_LANES[role]:
+                raise FrameError(
+                    f"no lane {route.lane}: they begin at 1, and {MOST_LANES[role]} are the most"
+                )
             if route.lane in lanes or not (is_uid(word.session) or not word.session):
                 raise FrameError("a lane is opened once, by a rank")
             self._enter(lanes, route, role, word, happened)
@@ -125,6 +127,8 @@ class Lanes:
         happened: list[Happening],
     ) -> None:
         lane = self._by_uid.get(word.session)
+        if lane is not None and lane.role != role:
+            raise FrameError("a session of another role")
         if lane is not None and lane.session is not None:
             again = lane.session.lacking(word.taken)
             if lane.route is not None:  # its connection has ended, which we have not heard yet
@@ -135,7 +139,7 @@ class Lanes:
             self.answers.append((route, [s.encode(s.Resumed(lane.session.taken, known=True))]))
             self.answers += [(route, pack(parcels)) for parcels in again]
         else:
-            lane = self._by_peer[route] = Lane(route, route, word.session)
+            lane = self._by_peer[route] = Lane(route, route, word.session, role)
             if word.session:
                 lane.session = s.Session()
                 self._by_uid[word.session] = lane
@@ -168,6 +172,12 @@ class Lanes:
             yield carrier, bundle(entries)
 
     # ------------------------------------------------------------ the end
+
+    def farewell(self) -> Iterator[tuple[Peer, list[Frame]]]:
+        """Yield what tells clients that we end, so that they do not look for another way to us."""
+        for lane in self._by_peer.values():
+            if lane.role == "client" and lane.route is not None:
+                yield Peer(lane.route.local, lane.route.name), bundle([([lane.route.lane], [])])
 
     def _close(self, lanes: dict[int, Lane | None], number: int) -> Peer | None:
         lane = lanes.pop(number, None)

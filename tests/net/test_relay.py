@@ -135,3 +135,25 @@ def test_what_nobody_can_have_taken_changes_nothing(bench: Bench) -> None:
         bench.say(NEW, ([1], Resume(UIDS[0], 9)))
     bench.send(Peer(*OLD[:2], 1), what="still here")
     assert bench.taken()[-1] == (OLD, [1], "still here")
+
+
+def test_a_client_has_one_lane_and_its_own_sessions(bench: Bench) -> None:
+    bench.say(OLD, ([1], Resume(UIDS[0])))
+    client = Peer(False, b"client")
+
+    def say(*entries: tuple[list[int], object]) -> list[Happening]:
+        happened: list[Happening] = []
+        head, *frames = bundle([(lanes, encode_one(what)) for lanes, what in entries])
+        bench.lanes.take_in(client, "client", head, frames, happened)
+        return happened
+
+    def encode_one(what: object) -> list[bytes]:
+        return Bench._frames(what)
+
+    with pytest.raises(FrameError, match="a session of another role"):
+        say(([1], Resume(UIDS[0])))
+    assert say(([1], Resume(UIDS[1]))) == [Came(Peer(False, b"client", 1), "client", False)]
+    with pytest.raises(FrameError, match="and 1 are the most"):
+        say(([2], Resume(UIDS[2])))
+    farewell = [(carrier, unbundle(head, frames)) for carrier, (head, *frames) in bench.lanes.farewell()]
+    assert farewell == [(client, [([1], b"", [])])]
