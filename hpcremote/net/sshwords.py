@@ -22,11 +22,11 @@ TUNNEL = "tunnel://"
 ALIVE_EVERY, ALIVE_TIMES = 5, 3
 _BEGIN, _FILE, _STAT, _END = "hpcremote-begin", "hpcremote-file", "hpcremote-stat", "hpcremote-end"
 
-#: Prints every connection file that is asked for, then lives until its standard input ends.
+#: Prints every connection file, then lives until its standard input ends.
 _LIST = """\
 d=${HPCREMOTE_DIR:-$HOME/.hpcremote}
 echo "@BEGIN $(uname -n)"
-for f in "$d"/clusters/@PROFILE/@CLUSTER/client.json; do
+for f in "$d"/clusters/*/*/client.json; do
   [ -r "$f" ] || continue
   echo "@FILE $f"
   cat "$f"; echo
@@ -157,10 +157,9 @@ def _options(options: dict[str, str]) -> list[str]:
 # ---------------------------------------------------------------- the script, and what it prints
 
 
-def listing(profile: str | None, cluster_id: str | None) -> str:
-    """Return the script that prints the connection files of a profile (default: of all), and stays."""
-    text = _LIST.replace("@PROFILE", shlex.quote(profile) if profile else "*")
-    return _marked(text.replace("@CLUSTER", shlex.quote(cluster_id) if cluster_id else "*"))
+def listing() -> str:
+    """Return the script that prints all connection files, and stays."""
+    return _marked(_LIST)
 
 
 def staying() -> str:

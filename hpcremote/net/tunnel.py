@@ -209,7 +209,7 @@ class Tunnel:
             ClusterNotFound: no such cluster runs there, or it is not said which.
         """
         try:
-            script = sshwords.staying() if known else sshwords.listing(profile, cluster_id)
+            script = sshwords.staying() if known else sshwords.listing()
             holder = self._begin(ask=_may_ask(), patience=patience)
             there = sshwords.listed(holder.talk(script))
             found = known or _pick(there, self.where, profile, cluster_id)

@@ -49,11 +49,6 @@ def test_the_user_sees_the_command_to_try() -> None:
     assert server("me@far:22", "/k e y", "ssh -F conf").by_hand == "ssh -F conf -p 22 -i '/k e y' me@far"
 
 
-def test_names_are_quoted_for_the_other_sides_shell() -> None:
-    assert "\"$d\"/clusters/'a b'/*/client.json" in sshwords.listing("a b", None)
-    assert "\"$d\"/clusters/*/'$(x)'/client.json" in sshwords.listing(None, "$(x)")
-
-
 def said(*bodies: tuple[str, str], host: str = "login1") -> str:
     lines = ["Welcome to the machine", f"hpcremote-begin {host}"]
     for body, stat in bodies:
