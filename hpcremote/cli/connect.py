@@ -11,12 +11,16 @@ from pathlib import Path
 from hpcremote import files
 from hpcremote.cli import exits, options
 from hpcremote.cli.signals import Ended, ended_by_signals
+from hpcremote.client.arguments import connect
 from hpcremote.client.link import Link
 from hpcremote.connection import Connection
-from hpcremote.errors import AlreadyRunning, NotConnected
+from hpcremote.errors import AlreadyRunning
 from hpcremote.ids import is_cluster_id
 from hpcremote.launch import record
 from hpcremote.net.tunnel import FIRST, Tunnel, server_of
+
+#: How long the controller may take to answer, in seconds.
+_ANSWER = 15.0
 
 
 def run(words: Sequence[str]) -> int:
@@ -38,25 +42,19 @@ def run(words: Sequence[str]) -> int:
     args = made.parse_args(words)
     if args.name and not is_cluster_id(args.name):
         made.error(f"--as {args.name!r}: letters, digits, '_', '.' and '-' only")
-    tunnel = Tunnel(server_of(args.server, args.key, args.ssh), _say)
+    tunnel = Tunnel(server_of(args.server, args.key, args.ssh), _say, patience=args.timeout)
     with ended_by_signals(), contextlib.closing(tunnel):
         try:
-            there = tunnel.open(args.profile, args.cluster_id, patience=args.timeout)
-            return _serve(tunnel, there, args.name or there.cluster_id)
+            link = connect(None, args.profile, args.cluster_id, _ANSWER, tunnel)
+            with contextlib.closing(link):
+                return _serve(link, tunnel, args.name)
         except (KeyboardInterrupt, Ended):
             return exits.OK
 
 
-def _serve(tunnel: Tunnel, there: Connection, name: str) -> int:
-    here = there.but(cluster_id=name)
-    folder = files.cluster_dir(here.profile, name)
-    try:
-        link = Link(here, timeout=15.0)
-    except NotConnected as error:
-        raise NotConnected(
-            f"{error}\n  (ssh says: {tunnel.refusals})" if tunnel.refusals else str(error)
-        ) from None
-    with contextlib.closing(link), _offered(here, folder):
+def _serve(link: Link, tunnel: Tunnel, name: str | None) -> int:
+    here = link.connection.but(cluster_id=name or link.connection.cluster_id)
+    with _offered(here, files.cluster_dir(here.profile, here.cluster_id)):
         _announce(here, tunnel, len(link.engines))
         link.wait(lambda: link.lost is not None)
         raise link.lost or AssertionError("it ended, and does not say why")

@@ -8,7 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hpcremote import connection as connections
+from hpcremote.client.link import Link
 from hpcremote.connection import Connection
+from hpcremote.errors import NotConnected
 
 if TYPE_CHECKING:
     from hpcremote.net.tunnel import Tunnel
@@ -49,20 +51,29 @@ def connection_of(info: Any, profile: str | None, cluster_id: str | None) -> Con
     )
 
 
-def through(
-    sshserver: str,
-    sshkey: str | os.PathLike[str] | None,
-    ssh: str | Sequence[str] | None,
-    info: Any,
-    profile: str | None,
-    cluster_id: str | None,
-) -> tuple[Tunnel, Connection]:
-    """Return a tunnel to the cluster, and how to connect by it."""
+def through(sshserver: str, sshkey: str | os.PathLike[str] | None, ssh: str | Sequence[str] | None) -> Tunnel:
+    """Return the tunnel that these mean; it is not open yet."""
     from hpcremote.net.tunnel import Tunnel, server_of  # which is seldom needed
 
-    known = None if info is None else connection_of(info, profile, cluster_id)
-    tunnel = Tunnel(server_of(sshserver, os.fspath(sshkey or ""), ssh or ()), _log.warning)
-    return tunnel, tunnel.open(profile, cluster_id, known=known)
+    return Tunnel(server_of(sshserver, os.fspath(sshkey or ""), ssh or ()), _log.warning)
+
+
+def connect(
+    info: Any, profile: str | None, cluster_id: str | None, timeout: float, tunnel: Tunnel | None
+) -> Link:
+    """Return a connection to the cluster that is meant, through the tunnel if there is one."""
+    if tunnel is None:
+        return Link(connection_of(info, profile, cluster_id), timeout=timeout)
+    try:
+        known = None if info is None else connection_of(info, profile, cluster_id)
+        return Link(tunnel.open(profile, cluster_id, known=known), timeout=timeout)
+    except NotConnected as error:
+        refusals = tunnel.refusals
+        tunnel.close()
+        raise NotConnected(f"{error}\n  (ssh says: {refusals})" if refusals else str(error)) from None
+    except BaseException:
+        tunnel.close()
+        raise
 
 
 def end_tunnel(tunnel: Tunnel | None) -> None:

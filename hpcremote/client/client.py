@@ -19,7 +19,7 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from hpcremote.client.arguments import connection_of, end_tunnel, refuse, through
+from hpcremote.client.arguments import connect, end_tunnel, refuse, through
 from hpcremote.client.calls import Calls, Targets, seconds
 from hpcremote.client.flight import Flight
 from hpcremote.client.journal import Journal
@@ -36,7 +36,6 @@ from hpcremote.errors import NoEnginesRegistered
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from hpcremote.net.tunnel import Tunnel
     from hpcremote.wire.functions import PackedFunction
     from hpcremote.wire.messages import EngineInfo
     from hpcremote.wire.pickler import Buffer
@@ -116,14 +115,8 @@ class Client(Strict, Sets, Calls):
     ) -> None:
         refuse(unsupported)
         info = connection_info if connection_info is not None else url_file
-        self.tunnel: Tunnel | None = None
-        if sshserver:
-            self.tunnel, info = through(sshserver, sshkey, ssh, info, profile, cluster_id)
-        try:
-            self.link = link or Link(connection_of(info, profile, cluster_id), timeout=timeout)
-        except BaseException:
-            end_tunnel(self.tunnel)
-            raise
+        self.tunnel = through(sshserver, sshkey, ssh) if sshserver else None
+        self.link = link or connect(info, profile, cluster_id, timeout, self.tunnel)
         self._memory = Memory(self.link.uid)
         self.journal = Journal()
         self._abandon = weakref.finalize(self, self.link.abandon)

@@ -173,11 +173,15 @@ class Tunnel:
 
     Args:
         where: the ssh server.
+        patience: seconds for a first connection.
         told: called with a sentence when the tunnel breaks and when it is back, in a thread of its own.
     """
 
-    def __init__(self, where: Server, told: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self, where: Server, told: Callable[[str], None] | None = None, *, patience: float = FIRST
+    ) -> None:
         self.where = where
+        self._patience = patience
         self._told = told or _nobody
         self._pid = os.getpid()
         self._ways: list[tuple[str, str]] = []
@@ -194,7 +198,6 @@ class Tunnel:
         cluster_id: str | None = None,
         *,
         known: Connection | None = None,
-        patience: float = FIRST,
     ) -> Connection:
         """Return how to connect through the tunnel, having made it.
 
@@ -202,7 +205,6 @@ class Tunnel:
             profile: whose cluster to look for on the server (default: as ``connection.find`` has it).
             cluster_id: which of its clusters.
             known: the cluster's connection file, if it is at hand.
-            patience: seconds for it.
 
         Raises:
             NotConnected: the server cannot be reached, or forwards nothing.
@@ -210,7 +212,7 @@ class Tunnel:
         """
         try:
             script = sshwords.staying() if known else sshwords.listing()
-            holder = self._begin(ask=_may_ask(), patience=patience)
+            holder = self._begin(ask=_may_ask(), patience=self._patience)
             there = sshwords.listed(holder.talk(script))
             found = known or _pick(there, self.where, profile, cluster_id)
             connection, self._ways = sshwords.through(found, str(self._folder), there.host)
