@@ -10,6 +10,8 @@ from hpcremote import files, profile, settings
 from hpcremote.errors import ProfileError
 from hpcremote.profile import Profile, keys
 
+SHIPPED = ["default", "flux", "htcondor", "local", "lsf", "mpi", "pbs", "sge", "slurm", "torque"]
+
 
 @pytest.fixture(autouse=True)
 def mine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
@@ -59,7 +61,7 @@ def test_names_lists_all_and_says_which_are_wrong(mine: Path) -> None:
     (mine / "lab.yaml").write_text("extends: mpi\ndescription: ours\n")
     (mine / "bad.yaml").write_text("launcer: mpiexec\n")
     listed = {one.name: one for one in profile.names()}
-    assert list(listed) == ["bad", "default", "lab", "local", "mpi", "sge", "slurm"]
+    assert list(listed) == sorted([*SHIPPED, "bad", "lab"])
     assert (listed["lab"].path, listed["lab"].description) == (str(mine / "lab.yaml"), "ours")
     assert "key 'launcer' is not known; did you mean 'launcher'?" in listed["bad"].description
 
@@ -142,7 +144,7 @@ def test_no_such_profile(mine: Path) -> None:
         ProfileError, match=f"there is no profile 'mpi4'; did you mean 'mpi'. .looked in {mine}, "
     ):
         profile.load("mpi4")
-    with pytest.raises(ProfileError, match="there are: default, local, mpi, sge, slurm "):
+    with pytest.raises(ProfileError, match=f"there are: {', '.join(SHIPPED)} "):
         profile.load("zzzz")
 
 

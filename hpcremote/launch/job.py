@@ -21,7 +21,10 @@ from hpcremote.launch.spec import Launcher, Program
 from hpcremote.profile import Profile
 
 #: Set by batch systems inside a job: there the slots are counted.
-_BATCH = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID", "FLUX_JOB_ID", "COBALT_JOBID", "OAR_JOB_ID")
+_BATCH = (
+    *("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID", "COBALT_JOBID", "OAR_JOB_ID"),
+    *("FLUX_JOB_ID", "FLUX_BATCH_JOB_ID", "CONDOR_JOB_ID"),
+)
 _TAIL = 30
 #: Names to an engine the set in whose place its own is started.
 REPLACES = "HPCREMOTE_REPLACES"

@@ -7,6 +7,7 @@ filled in from *values*:
 * a list as a word of its own (``$engine``) gives its items as words; beside other words
   (``-x $export``) the line is repeated for each item;
 * an empty text as a word of its own vanishes, which is how ``$if_root`` keeps or drops its line;
+* a word that has spaces stands in double quotes (``"jobid stat"``);
 * ``$$`` is a dollar.
 
 Values are never split or quoted: no shell sees them.
@@ -23,6 +24,7 @@ from hpcremote.launch.spec import Flavour, Hint
 Value = str | int | Sequence[str] | None
 Values = Mapping[str, Value]
 
+_WORD = re.compile(r'"([^"]*)"|(\S+)')
 _NAME = re.compile(r"\$(?:(\$)|(\w+)|\{(\w+)\})")
 
 
@@ -33,7 +35,7 @@ def command(lines: Iterable[str], values: Values) -> list[str]:
 
 def words(line: str, values: Values) -> list[str]:
     """Return the words of one line, none if it names a value that is not set."""
-    parts = line.split()
+    parts = [quoted or plain for quoted, plain in _WORD.findall(line)]
     names = [name for part in parts for name in _names(part)]
     if any(values.get(name) is None for name in names):
         return []

@@ -101,9 +101,11 @@ def draft(
         "if_probe": None if controller else "",
         "ranks": (python, *_ranks(profile, n, folder)),
     }
-    written = script.render(catalog.template(f"{profile.scheduler}.sh.in"), values, catalog.template)
+    template = catalog.template(f"{profile.scheduler}.sh.in")
+    script.check_use(profile, template, scheduler.submit.command)
+    written = script.render(template, values, catalog.template)
     about: dict[str, text.Value] = {
-        **{key: value for key, value in values.items() if isinstance(value, (str, int))},
+        **{key: value for key, value in values.items() if value is not None},
         "script": str(path),
         "log": str(log),
         "profile": profile.name,

@@ -58,7 +58,7 @@ class End:
 
     def __str__(self) -> str:
         how = []
-        number = self.signal or (self.code - 128 if self.code is not None and 128 < self.code < 160 else 0)
+        number = self.signal or _signal_in(self.code or 0)
         if number:
             how.append(f"killed by {signal_name(number)}")
         elif self.code:
@@ -67,6 +67,11 @@ class End:
         words = "" if known == _WORDS["finished"] and how else known
         said = ", ".join(filter(None, [words, *how])) or "it has ended"
         return f"{said} ({self.reason})" if self.reason and self.reason not in said else said
+
+
+def _signal_in(code: int) -> int:
+    """Return the signal that *code* stands for: shells add 128 to it, PBS and its kin 256."""
+    return next((code - base for base in (128, 256) if base < code < base + 65), 0)
 
 
 def signal_name(number: int) -> str:

@@ -3,6 +3,7 @@
 A template is a shell script with ``@name@`` where a value goes:
 
 * a line that names a value which is not set is left out, with its line end;
+* a part ``@(:mem=@memory_mb@mb)@`` that does so is left out, and the rest of its line stays;
 * in a comment (directives are comments) a text stands as it is; elsewhere it is quoted for the shell;
 * a list repeats the line for each item, which stands as it is (``@setup@``);
 * a command (a tuple of words) is quoted word by word;
@@ -27,6 +28,7 @@ Value = str | int | list[str] | tuple[str, ...] | None
 Values = Mapping[str, Value]
 
 _NAME = re.compile(r"@(\w+)@")
+_PART = re.compile(r"@\((.*?)\)@")
 _INCLUDE = re.compile(r"@include ([\w.-]+)@")
 
 
@@ -48,9 +50,10 @@ def _expanded(template: str, include: Callable[[str], str]) -> list[str]:
 
 
 def _rendered(line: str, values: Values) -> list[str]:
-    names = [match[1] for match in _NAME.finditer(line)]
-    if any(values.get(name) in (None, [], ()) for name in names):
+    line = _PART.sub(lambda part: "" if _lacks(part[1], values) else part[1], line)
+    if _lacks(line, values):
         return []
+    names = [match[1] for match in _NAME.finditer(line)]
     for name in names:
         items = values[name]
         if isinstance(items, list):
@@ -58,6 +61,10 @@ def _rendered(line: str, values: Values) -> list[str]:
     comment = line.lstrip().startswith("#")
     filled = _NAME.sub(lambda match: _shown(values[match[1]], comment=comment), line)
     return [filled.rstrip() if any(values[name] == "" for name in names) else filled]
+
+
+def _lacks(line: str, values: Values) -> bool:
+    return any(values.get(match[1]) in (None, [], ()) for match in _NAME.finditer(line))
 
 
 def _shown(value: Value, *, comment: bool) -> str:
@@ -71,6 +78,42 @@ def _shown(value: Value, *, comment: bool) -> str:
 
 # ---------------------------------------------------------------- values
 
+#: What a profile can ask a scheduler for, and the names by which a template or command may take it.
+_TAKEN_AS = {
+    "nodes": "nodes ranks_per_node cores_per_node parallel_environment",
+    "ranks_per_node": "nodes ranks_per_node cores_per_node parallel_environment",
+    "threads_per_rank": "threads_per_rank cores_per_node cores",
+    "gpus_per_node": "gpus_per_node",
+    "memory": "memory_mb memory_kb memory_per_rank_mb",
+    "walltime": "walltime walltime_minutes walltime_seconds",
+    "queue": "queue",
+    "account": "account",
+    "qos": "qos",
+    "constraint": "constraint",
+    "reservation": "reservation",
+    "parallel_environment": "parallel_environment",
+    "directives": "directives",
+}
+
+
+def check_use(profile: Profile, template: str, command: Sequence[str]) -> None:
+    """Refuse what the profile asks for and the scheduler's files have no place for: it would be ignored.
+
+    Raises:
+        LaunchError: there is such a key.
+    """
+    named = {match[1] for match in _NAME.finditer(template)}
+    named |= {match[1] for line in command for match in re.finditer(r"\$(\w+)", line)}
+    for key, names in _TAKEN_AS.items():
+        asked = getattr(profile, key)
+        if asked in (None, "", ()) or named & set(names.split()) or (key == "nodes" and asked == 1):
+            continue
+        where = profile.sources.get(key, "the profile")
+        raise LaunchError(
+            f"{where}: key {key!r}: launcher {profile.scheduler!r} has no place for it; leave it out, "
+            f"or say it in the scheduler's own words (directives:)"
+        )
+
 
 def resources(profile: Profile, n: int, defaults: Mapping[str, str]) -> dict[str, Value]:
     """Return what a job of *n* engines asks for, by the names that templates know.
@@ -78,7 +121,7 @@ def resources(profile: Profile, n: int, defaults: Mapping[str, str]) -> dict[str
     Raises:
         LaunchError: the numbers contradict each other, or a value would break the script.
     """
-    nodes, per_node = _layout(profile, n)
+    nodes, per_node = _layout(profile, n, defaults)
     memory, walltime = profile.memory, profile.walltime
     values: dict[str, Value] = {
         "n": n,
@@ -110,13 +153,15 @@ def resources(profile: Profile, n: int, defaults: Mapping[str, str]) -> dict[str
     return values
 
 
-def _layout(profile: Profile, n: int) -> tuple[int | None, int | None]:
-    """Return how many nodes, and how many engines a node, as far as that is known."""
+def _layout(profile: Profile, n: int, defaults: Mapping[str, str]) -> tuple[int | None, int | None]:
+    """Return how many nodes, and how many engines a node at most: both are known, or none is."""
     nodes, per_node = profile.nodes, profile.ranks_per_node
     if nodes is None and per_node is not None:
         nodes = math.ceil(n / per_node)
-    elif nodes is not None and per_node is None and n % nodes == 0:
-        per_node = n // nodes
+    elif nodes is None and "nodes" in defaults:
+        nodes = int(defaults["nodes"])
+    if nodes is not None and per_node is None:
+        per_node = math.ceil(n / nodes)
     if nodes is not None and n < nodes:
         raise LaunchError(
             f"{n} engines on {nodes} nodes: some would have none (n, nodes in profile {profile.name!r})"
