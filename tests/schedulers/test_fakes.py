@@ -1,0 +1,145 @@
+"""Launchers for batch systems that cannot be had here, against commands that speak their language.
+
+The commands in ``fakes/`` run the script for real, as a job of this machine: engines are ranks under
+mpiexec, and everything but the scheduler is what users have.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import hpcremote
+from hpcremote.errors import LaunchError
+from hpcremote.launch.watch import Progress
+from tests.integration.support import eventually
+
+FAKES = Path(__file__).with_name("fakes")
+SCHEDULERS = ["pbs", "torque", "lsf", "flux", "htcondor"]
+
+pytestmark = pytest.mark.mpi
+
+
+class Batch:
+    """The fake batch system of a test: its folder, and its jobs."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self.name = name
+        self.folder = folder
+
+    def close(self, reason: str) -> None:
+        self.folder.mkdir(exist_ok=True)
+        (self.folder / "closed").write_text(reason)
+
+    def open(self) -> None:
+        (self.folder / "closed").unlink(missing_ok=True)
+
+    @property
+    def jobs(self) -> list[Path]:
+        return [file.parent for file in self.folder.glob("*/job.json")]
+
+    def tell(self, what: str) -> None:
+        for job in self.jobs:
+            (job / "told").write_text(what)
+
+    def how_ended(self) -> list[dict[str, Any]]:
+        return [json.loads((job / "ended").read_text()) for job in self.jobs if (job / "ended").exists()]
+
+
+@pytest.fixture(params=SCHEDULERS)
+def batch(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, session_home: Path
+) -> Iterator[Batch]:
+    monkeypatch.setenv("PATH", f"{FAKES / request.param}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("FAKE_BATCH", str(tmp_path / "batch"))
+    made = Batch(request.param, tmp_path / "batch")
+    yield made
+    made.tell("cancel")
+    eventually(lambda: len(made.how_ended()) == len(made.jobs), why="a job is left")
+
+
+def test_submitted_queued_running_ready_called_stopped(batch: Batch) -> None:
+    batch.close("the nodes are taken")
+    seen: list[str] = []
+    queued = threading.Event()
+
+    def progress(now: Progress) -> None:
+        seen.append(str(now))
+        if "queued" in str(now):
+            queued.set()
+
+    def let_in() -> None:
+        queued.wait(30)
+        batch.open()
+
+    opener = threading.Thread(target=let_in)
+    opener.start()
+    with hpcremote.Cluster(n=2, profile=batch.name, progress=progress) as rc:
+        assert rc.ids == [0, 1]
+        ranks = rc[:].apply_sync(lambda: __import__("mpi4py.MPI").MPI.COMM_WORLD.allreduce(1))
+        assert ranks == [2, 2]
+    opener.join()
+    told = "\n".join(seen)
+    assert "queued" in told
+    if batch.name != "htcondor":
+        assert "the nodes are taken" in told
+    assert [end["how"] for end in batch.how_ended()] in (["exit"], ["cancel"])
+
+
+def test_the_queue_is_none(batch: Batch) -> None:
+    key = {"htcondor": "account"}.get(batch.name, "queue")
+    with pytest.raises(LaunchError) as caught:
+        hpcremote.Cluster(n=2, profile=batch.name, **{key: "nobody"}).start()
+    assert f"{batch.name} did not take the job" in str(caught.value)
+    assert f"`{key}:` in profile {batch.name}" in str(caught.value)
+    assert batch.jobs == []
+
+
+#: Flux and HTCondor have no word of their own for a job that used too much memory.
+ENDS = [
+    *((name, what) for name in SCHEDULERS for what in ("cancel", "walltime")),
+    *((name, "memory") for name in ("pbs", "torque", "lsf")),
+]
+
+
+@pytest.mark.parametrize(("batch", "what"), ENDS, indirect=["batch"])
+def test_ended_by_the_scheduler_before_its_engines_were_there(batch: Batch, what: str) -> None:
+    words = {
+        "cancel": "killed by SIGTERM" if batch.name == "torque" else "it was cancelled",
+        "walltime": "its walltime was over",
+        "memory": "it used more memory than it may",
+    }
+
+    def end_it() -> None:
+        eventually(lambda: any((job / "began").exists() for job in batch.jobs))
+        batch.tell(what)
+
+    ending = threading.Thread(target=end_it)
+    ending.start()
+    with pytest.raises(LaunchError) as caught:
+        hpcremote.Cluster(n=2, profile=batch.name, setup=["sleep 1000"]).start()
+    ending.join()
+    assert "ended before all engines were there" in str(caught.value)
+    assert words[what] in str(caught.value)
+
+
+class EnoughError(Exception):
+    pass
+
+
+def test_given_up_while_it_is_queued(batch: Batch) -> None:
+    batch.close("the nodes are taken")
+
+    def give_up(now: Progress) -> None:
+        if now.phase == "queued":
+            raise EnoughError
+
+    with pytest.raises(EnoughError):
+        hpcremote.Cluster(n=2, profile=batch.name, progress=give_up).start()
+    assert batch.how_ended() == [{"how": "cancel", "code": None}]
