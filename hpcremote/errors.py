@@ -39,6 +39,16 @@ _OURS = __file__.rpartition("/")[0] + "/"
 class HPCRemoteError(Exception):
     """Root of all errors of hpcremote."""
 
+    def _render_traceback_(self) -> list[str]:
+        """Return what IPython shows: where the user called us, and what is wrong (on the engine, too)."""
+        import traceback
+
+        frames = traceback.extract_tb(self.__traceback__)
+        starts = [index + 1 for index, frame in enumerate(frames) if "/IPython/core/" in frame.filename]
+        theirs = [frame for frame in frames[max(starts, default=0) :] if not frame.filename.startswith(_OURS)]
+        called = "".join(["Traceback (most recent call last):\n", *traceback.format_list(theirs)])
+        return [*(called.splitlines() if theirs else ()), *f"{type(self).__name__}: {self}".splitlines()]
+
 
 class ConfigError(HPCRemoteError):
     """A setting or a file that configures hpcremote is wrong."""
@@ -174,16 +184,6 @@ class RemoteError(HPCRemoteError):
     def render_traceback(self) -> list[str]:
         """Return the remote traceback as lines."""
         return str(self).splitlines()
-
-    def _render_traceback_(self) -> list[str]:
-        """Return what IPython shows: where the user called us, and what happened on the engine."""
-        import traceback
-
-        frames = traceback.extract_tb(self.__traceback__)
-        starts = [index + 1 for index, frame in enumerate(frames) if "/IPython/core/" in frame.filename]
-        theirs = [frame for frame in frames[max(starts, default=0) :] if not frame.filename.startswith(_OURS)]
-        called = "".join(["Traceback (most recent call last):\n", *traceback.format_list(theirs)])
-        return [*(called.splitlines() if theirs else ()), *f"{type(self).__name__}: {self}".splitlines()]
 
     def print_traceback(self, excid: int | None = None) -> None:
         """Write the remote traceback to standard output."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from hpcremote.errors import CollectiveError, CompositeError, NotConnected, Released, RemoteError, spans
@@ -27,7 +28,7 @@ def composite(
     for engine, error in errors:
         if engine in released:
             continue
-        kinds.setdefault(_title(error), []).append(engine)
+        kinds.setdefault(_title(engine, error), []).append(engine)
     told = [f"{title} on {_engines(engines)}" for title, engines in list(kinds.items())[:KINDS]]
     if len(kinds) > KINDS:
         told.append(f"and {len(kinds) - KINDS} other errors")
@@ -42,12 +43,15 @@ def composite(
     return CompositeError(message, [error for _, error in errors])
 
 
-def _title(error: BaseException) -> str:
+def _title(engine: int, error: BaseException) -> str:
+    """Return the error in one line, without the engine: those that differ in nothing else are one kind."""
     if isinstance(error, RemoteError):
         kind, text = error.ename, error.evalue
     else:
         kind, text = type(error).__name__, str(error)
-    line = text.partition("\n")[0]
+    line = re.sub(
+        rf" (\[engine {engine}( \([^()]*\))?\]$|on engine {engine} \([^()]*\))", "", text.partition("\n")[0]
+    )
     if len(line) > _LONGEST:
         line = line[: _LONGEST - 3] + "..."
     return f"{kind}({line})"

@@ -79,9 +79,11 @@ class AsyncResult(Together):
 
         Raises:
             TimeoutError: it is not there yet; try again later.
+            ValueError: there is no such *return_when*.
             RemoteError: the call raised on the engine; ``CompositeError`` in a view of several, and
                 ``CollectiveError`` where others waited in MPI for the one that failed.
         """
+        condition((), return_when or FIRST_EXCEPTION)  # is it one of the three?
         if return_when == FIRST_COMPLETED:
             warnings.warn(
                 "get(return_when=FIRST_COMPLETED) waits for all; use wait() or split()", stacklevel=2

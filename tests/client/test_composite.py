@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from hpcremote.client.composite import composite
-from hpcremote.errors import CompositeError, EngineError, NotConnected, RemoteError
+from hpcremote.errors import CompositeError, EngineError, NotConnected, PayloadError, RemoteError, TaskAborted
 
 
 def remote(engine: int, kind: str = "ValueError", text: str = "no") -> tuple[int, RemoteError]:
@@ -36,6 +36,18 @@ def test_tracebacks_are_limited() -> None:
 def test_one_reason_for_all_is_that_reason() -> None:
     gone = NotConnected("the controller went away")
     assert composite("f", [(0, gone), (1, gone)], 2) is gone
+
+
+def test_what_differs_in_the_engine_only_is_one_kind() -> None:
+    aborted = [
+        (i, TaskAborted(f"apply(f) was aborted before it started on engine {i} (rank {i} on n{i})"))
+        for i in range(3)
+    ]
+    unsent = [(i, PayloadError(f"cannot pickle 'lock' [engine {i} (rank {i} on n{i})]")) for i in range(3, 6)]
+    assert str(composite("f", [*aborted, *unsent], 6)).splitlines()[0] == (
+        "f failed on 6 of 6 engines: TaskAborted(apply(f) was aborted before it started) on engines 0-2; "
+        "PayloadError(cannot pickle 'lock') on engines 3-5"
+    )
 
 
 def test_errors_that_are_no_remote_errors_are_told_too() -> None:

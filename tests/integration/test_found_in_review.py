@@ -186,6 +186,21 @@ def test_ipython_shows_where_the_user_called_and_no_frame_of_ours(rc):
     assert "rc[0].apply_sync(divide)" in text
     assert "return 1 / 0" in text
     assert "hpcremote/client" not in text
+    with pytest.raises(NoEnginesRegistered) as caught:
+        rc[5:].apply_sync(divide)
+    lines = caught.value._render_traceback_()
+    assert lines[0] == "Traceback (most recent call last):"
+    assert lines[-2:] == [
+        "    rc[5:].apply_sync(divide)",
+        "NoEnginesRegistered: this view names no engine; there are: 0, 1",
+    ]
+
+
+def test_a_wrong_return_when_is_told_although_the_result_is_there(rc):
+    there = rc[:].apply_async(abs, -1)
+    there.wait()
+    with pytest.raises(ValueError, match="return_when is ALL_COMPLETED, .* not 'first'"):
+        there.get(return_when="first")
 
 
 def test_objects_with_slots_keep_them_and_come_home(rc):
