@@ -29,7 +29,7 @@ from hpcremote.wire import messages as m
 from hpcremote.wire import payload
 from hpcremote.wire.frames import pack, unpack
 from hpcremote.wire.lanes import bundle, unbundle
-from hpcremote.wire.session import Resume, encode
+from hpcremote.wire.session import BATCHES, Ack, Resume, encode, is_control
 
 #: Ranks on a node.
 PER_NODE = 128
@@ -44,6 +44,7 @@ class Node:
         self.socket = socket
         self.name = name
         self.ranks = ranks
+        self.taken = dict.fromkeys(range(1, len(ranks) + 1), 0)  # batches, by lane
 
     def lane(self, rank: int) -> int:
         """Return the number of a rank's lane."""
@@ -89,7 +90,7 @@ class Nodes:
         """Let every rank join, and rank 0 register the set."""
         members = [self._member(node, rank) for node in self._nodes.values() for rank in node.ranks]
         for node in self._nodes.values():
-            entries = [([node.lane(rank) for rank in node.ranks], [encode(Resume(""))])]
+            entries = []
             for rank in node.ranks:
                 uid = members[rank].uid
                 hello: list[m.AnyMessage] = [
@@ -98,6 +99,7 @@ class Nodes:
                 ]
                 if not rank:
                     hello.append(m.Register("simulated", self._size, members))
+                entries.append(([node.lane(rank)], [encode(Resume(uid))]))
                 entries.append(([node.lane(rank)], pack([(one, ()) for one in hello])))
             node.socket.send_multipart(bundle(entries))
 
@@ -122,6 +124,9 @@ class Nodes:
         entries = []
         head, *frames = node.socket.recv_multipart()
         for lanes, batch, share in unbundle(head, frames):
+            if is_control(batch):
+                continue
+            entries += self._acks(node, lanes)
             for message, _ in unpack(batch, share):
                 if isinstance(message, m.Run):
                     entries += [done for lane in lanes if (done := self._done(node, lane, message.seq))]
@@ -131,6 +136,16 @@ class Nodes:
                     self._stopping = True
         if entries:
             node.socket.send_multipart(bundle(entries))
+
+    @staticmethod
+    def _acks(node: Node, lanes: list[int]) -> list[tuple[list[int], list[bytes]]]:
+        """Count a batch for each of these ranks; return what is to be said of that."""
+        entries = []
+        for lane in lanes:
+            node.taken[lane] += 1
+            if node.taken[lane] % BATCHES == 0:
+                entries.append(([lane], [encode(Ack(node.taken[lane]))]))
+        return entries
 
     def _done(self, node: Node, lane: int, seq: int) -> tuple[list[int], list[bytes]] | None:
         began = time.time()

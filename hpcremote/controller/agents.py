@@ -14,6 +14,7 @@ import json
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
 from hpcremote.controller.events import Actions, Lost, Peer
@@ -90,6 +91,7 @@ class Agents:
         self._early: dict[str, m.Exited] = {}
         self._released: list[Lost] = []
         self._starts: dict[str, deque[float]] = {}
+        self._soonest = inf  # nothing is due before
         self.handlers: dict[type[Any], Callable[..., None]] = {
             m.Attend: self.attend,
             m.Seen: self._seen,
@@ -263,14 +265,18 @@ class Agents:
             return Lost(lost.peer, better or lost.cause, lost.output or early.output)
         if lost.cause or uid not in self._by_uid:
             return lost
-        self._held[uid] = Held(self._actions.now + HOLD, lost)
+        self._hold(uid, Held(self._actions.now + HOLD, lost))
         return None
+
+    def _hold(self, uid: str, held: Held) -> None:
+        self._held[uid] = held
+        self._soonest = min(self._soonest, held.until)
 
     def cut_off(self, peer: Peer, uid: str) -> None:
         """There is no way to an engine: wait for it, or for an agent that says how it ended."""
         early = self._early.pop(uid, None)
         if early is None:
-            self._held[uid] = Held(self._actions.now + RETURN, Lost(peer), severed=True)
+            self._hold(uid, Held(self._actions.now + RETURN, Lost(peer), severed=True))
         else:
             self._released.append(Lost(peer, early.cause, early.output))
 
@@ -283,7 +289,9 @@ class Agents:
     def due(self) -> float | None:
         """Return when somebody has waited long enough, or None."""
         times = [wish.until for wish in self._wishes.values()]
-        return min([*times, *(held.until for held in self._held.values())], default=None)
+        if self._held:
+            times.append(self._soonest)
+        return min(times, default=None)
 
     def give_up(self) -> None:
         """Answer for agents that do not."""
@@ -297,6 +305,10 @@ class Agents:
                 wish.rows[uid]["state"] = f"not seen: no node agent watches it on {host}"
             wish.unwatched.clear()
             self._settle(wish)
+        if now >= self._soonest:  # not looked at for each of many that are cut off together
+            self._end_holds(now)
+
+    def _end_holds(self, now: float) -> None:
         for uid, held in list(self._held.items()):
             if now < held.until:
                 continue
@@ -305,6 +317,7 @@ class Agents:
             else:
                 del self._held[uid]
                 self._released.append(held.lost)
+        self._soonest = min((held.until for held in self._held.values()), default=inf)
 
     def released(self) -> list[Lost]:
         """Return the ends that have waited, to be taken in as they are."""

@@ -27,6 +27,7 @@ from hpcremote.wire.lanes import bundle, unbundle
 
 #: For how many one connection may speak, by its role: nobody has such nodes, and a client is itself.
 MOST_LANES = {"engine": 65_536, "any": 65_536, "client": 1}
+_WELCOME = [s.encode(s.Resumed(0, known=False))]
 
 
 @dataclass(slots=True)
@@ -143,7 +144,7 @@ class Lanes:
             if word.session:
                 lane.session = s.Session()
                 self._by_uid[word.session] = lane
-                self.answers.append((route, [s.encode(s.Resumed(0, known=False))]))
+                self.answers.append((route, _WELCOME))
             happened.append(Came(route, role, False))
         lanes[route.lane] = lane
 
@@ -167,7 +168,11 @@ class Lanes:
         answers, self.answers = self.answers, []
         by_carrier: dict[Peer, list[tuple[list[int], Sequence[Frame]]]] = {}
         for route, batch in answers:
-            by_carrier.setdefault(Peer(route.local, route.name), []).append(([route.lane], batch))
+            entries = by_carrier.setdefault(Peer(route.local, route.name), [])
+            if entries and entries[-1][1] == batch:  # many ranks begin at once
+                entries[-1][0].append(route.lane)
+            else:
+                entries.append(([route.lane], batch))
         for carrier, entries in by_carrier.items():
             yield carrier, bundle(entries)
 

@@ -13,7 +13,6 @@ Every batch arrives once and in order, over however many connections, unless one
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 from typing import Any, Generic, TypeVar
 
@@ -89,10 +88,13 @@ class Session(Generic[Batch]):
         taken: how many batches have come.
     """
 
+    # There is one for every rank, and seldom anything in it.
+    __slots__ = ("_kept", "_sent", "_unsaid", "_unsaid_bytes", "taken")
+
     def __init__(self) -> None:
         self.taken = 0
         self._sent = 0
-        self._kept: deque[Batch] = deque()  # the last ones that were sent
+        self._kept: list[Batch] = []  # the last ones that were sent
         self._unsaid = self._unsaid_bytes = 0
 
     @property
@@ -125,8 +127,7 @@ class Session(Generic[Batch]):
         """
         if taken > self._sent:
             raise FrameError(f"{taken} batches are said to have been taken, of {self._sent} that were sent")
-        for _ in range(len(self._kept) - (self._sent - taken)):
-            self._kept.popleft()
+        del self._kept[: max(0, len(self._kept) - (self._sent - taken))]
 
     def lacking(self, taken: int) -> list[Batch]:
         """Return what the other end, which has taken so many, has to be sent again.

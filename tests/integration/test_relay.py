@@ -262,3 +262,16 @@ def test_an_engine_without_an_agent_connects_by_itself(tmp_path, session_home):
                 process.send_signal(signal.SIGKILL)
                 process.wait()
         log.close()
+
+
+def test_a_set_is_restarted_behind_the_same_agent(brief):
+    running = brief()
+    rc = running.rc
+    agent = only_agent(running)
+    before = rc[:].apply_sync(pid)
+    rc.set(0).restart()
+    after = rc[:].apply_sync(pid)
+    assert rc.ids == list(range(RANKS)) and not set(before) & set(after)
+    assert rc[:].apply_sync(total, 1) == [RANKS] * RANKS
+    assert agents(running) == [only_agent(running)]
+    assert only_agent(running) == agent or has_ended(agent)

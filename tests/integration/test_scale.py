@@ -6,7 +6,6 @@ The ranks are simulated (``benchmarks/simulated.py``), with real sockets, keys a
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -104,14 +103,12 @@ def test_ranks_that_go_are_missed_at_once_and_the_others_go_on(thousand: Thousan
     assert thousand.rc[:].apply_sync(work) == left
 
 
-def test_an_agent_that_goes_takes_its_ranks_with_it(thousand: Thousand) -> None:
+def test_ranks_of_an_agent_that_goes_are_waited_for_and_then_given_up(thousand: Thousand) -> None:
     its = range(2 * PER_NODE, 3 * PER_NODE)
     thousand.silent = set(its)
     result = thousand.rc[:].apply_async(work)
-    began = time.monotonic()
     thousand.nodes.end_node(2)
     values = result.get(SOON, return_exceptions=True)
-    assert time.monotonic() - began < 5.0
     assert all(isinstance(values[rank], errors.EngineError) for rank in its)
     left = [rank for rank in range(RANKS) if rank not in its]
     assert [values[rank] for rank in left] == left
