@@ -205,6 +205,16 @@ def test_zeromq_carries_batches_both_ways(dealer: Dealer) -> None:
     dealer.transport.flush()
 
 
+def test_what_is_passed_on_is_counted_until_it_has_gone_out(dealer: Dealer) -> None:
+    """Who passes on has to see that the other end does not read, and that it goes on."""
+    for _ in range(1_200):  # more messages than the router and the kernel take
+        assert dealer.transport.pass_on([b"head", bytes(100_000)])
+    assert dealer.transport.waiting > 0
+    for _ in range(1_200):
+        assert dealer.router.recv_multipart()[2] == bytes(100_000)
+    until(lambda: dealer.transport.waiting == 0)
+
+
 def test_zeromqs_payload_frames_are_writable(dealer: Dealer) -> None:
     dealer.router.send_multipart([b"peer", b"answer", b"abc"])
     wait_for(dealer.transport)
