@@ -25,6 +25,7 @@ class Base(MPI.Intracomm):
         label: its name, the same on all its ranks.
         trouble: why it cannot be used, or "".
         steps: its last collectives.
+        number: how many collectives were begun on it.
         family: the same object for a communicator and all that were made from it.
     """
 
@@ -34,7 +35,7 @@ class Base(MPI.Intracomm):
     trouble: str
     steps: deque[Entered]
     family: object
-    _index: int
+    number: int
     _children: list[weakref.ref[Base]]
 
     def set_up(self, watch: Watch, hidden: MPI.Intracomm, label: str) -> None:
@@ -43,7 +44,7 @@ class Base(MPI.Intracomm):
         self.trouble = ""
         self.steps = deque(maxlen=REMEMBERED)
         self.family = object()
-        self._index = 0
+        self.number = 0
         self._children = []
         self.my_rank, self.my_size = self.Get_rank(), self.Get_size()
 
@@ -63,7 +64,7 @@ class Base(MPI.Intracomm):
     def mend(self, fresh: MPI.Intracomm, hidden: MPI.Intracomm, why: str) -> None:
         """Point this very object at a fresh communicator; what was made from the old one has had its time."""
         repoint(self, fresh)
-        self.hidden, self.trouble, self._index = hidden, "", 0
+        self.hidden, self.trouble, self.number = hidden, "", 0
         self.steps.clear()
         children, self._children = self._children, []
         for reference in children:
@@ -83,8 +84,8 @@ class Base(MPI.Intracomm):
         """Enter a collective."""
         watch = self.watch
         if watch.alarm is not None or self.trouble:
-            watch.refuse(self, operation, self._index + 1, root)
-        self._index = index = self._index + 1
+            watch.refuse(self, operation, self.number + 1, root)
+        self.number = index = self.number + 1
         watch.count += 1
         watch.now = watch.latest = step = (self, operation, index, root, time())
         self.steps.append(step)
@@ -98,26 +99,31 @@ class Base(MPI.Intracomm):
     def look(self, operation: str) -> Literal[False]:
         """Nothing has come yet: who asks again and again has to leave, too, where waiting would end."""
         if self.watch.alarm is not None:
-            self.watch.refuse(self, operation, self._index, -1)
+            self.watch.refuse(self, operation, self.number, -1)
         return False
 
     def _point(self, operation: str, peer: int) -> None:
         """Enter a point-to-point operation."""
+        self.watch.now = self._note(operation, peer)
+
+    def _note(self, operation: str, peer: int) -> Entered:
+        """Do one that does not wait."""
         watch = self.watch
         if watch.alarm is not None or self.trouble:
-            watch.refuse(self, operation, self._index, peer)
+            watch.refuse(self, operation, self.number, peer)
         watch.count += 1
-        watch.now = watch.latest = step = (self, operation, self._index, peer, time())
+        watch.latest = step = (self, operation, self.number, peer, time())
         if watch.family is not self.family:
             watch.turn_to(self.family, step)
+        return step
 
     def _collective(self, operation: str, root: int | None, post: Any, *args: Any) -> None:
         """Do a collective: *post* is its non-blocking form."""
         watch = self.watch
         # This is _begin() and watch.wait() without their calls: half of what it costs.
         if watch.alarm is not None or self.trouble:
-            watch.refuse(self, operation, self._index + 1, root)
-        self._index = index = self._index + 1
+            watch.refuse(self, operation, self.number + 1, root)
+        self.number = index = self.number + 1
         watch.count += 1
         watch.now = watch.latest = step = (self, operation, index, root, time())
         self.steps.append(step)

@@ -30,8 +30,8 @@ class Derive(Base):
     def _derive(self, operation: str, make: Callable[[], MPI.Comm]) -> Any:
         self._begin(operation)
         try:
-            agree(self.watch, self, self.hidden, range(self.my_size), self._index)
-            return self._wrap(make(), f"{self.label}.{operation}#{self._index}")
+            agree(self.watch, self, self.hidden, range(self.my_size), self.number)
+            return self._wrap(make(), f"{self.label}.{operation}#{self.number}")
         finally:
             self.watch.leave()
 

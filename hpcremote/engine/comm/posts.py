@@ -13,26 +13,52 @@ from typing import Any
 from mpi4py import MPI
 
 from hpcremote.engine.comm.base import Base
-from hpcremote.engine.comm.requests import own
+from hpcremote.engine.comm.requests import Pending, own
 
-_SENDS = [
-    *("Isend", "Issend", "Irsend", "Ibsend", "isend", "issend", "ibsend", "Isendrecv", "Isendrecv_replace"),
-    *("Send_init", "Ssend_init", "Rsend_init", "Bsend_init"),
-]
-_RECEIVES = ["Irecv", "irecv", "Recv_init"]
+_SENDS = ["Isend", "Issend", "Irsend", "Ibsend", "isend", "issend", "ibsend"]
+_RECEIVES = ["Irecv", "irecv"]
+_OTHERS = ["Isendrecv", "Isendrecv_replace"]
+_PERSISTENT = ["Send_init", "Ssend_init", "Rsend_init", "Bsend_init", "Recv_init"]
 _COLLECTIVES = [
     *("Barrier", "Bcast", "Gather", "Gatherv", "Scatter", "Scatterv", "Allgather", "Allgatherv"),
     *("Alltoall", "Alltoallv", "Alltoallw", "Reduce", "Allreduce", "Reduce_scatter_block", "Reduce_scatter"),
     *("Scan", "Exscan"),
 ]
 _LOOKS = ["Iprobe", "iprobe", "Improbe", "improbe"]
+ANY_SOURCE, ANY_TAG = MPI.ANY_SOURCE, MPI.ANY_TAG
 
 
 class Posts(Base):
     """``Isend``, ``Irecv``, ``Ibcast``, ..., and probes that do not wait; the arguments are mpi4py's."""
 
 
-def _post(name: str, *, receives: bool = False, collective: bool = False) -> Callable[..., Any]:
+def _send(name: str) -> Callable[..., Any]:
+    plain = getattr(MPI.Intracomm, name)
+
+    @functools.wraps(plain)
+    def post(self: Posts, buf: Any, dest: int, tag: int = 0) -> Any:
+        self._note(name, dest)
+        made = Pending(plain(self, buf, dest, tag))
+        made.comm, made.receives = self, False
+        return made
+
+    return post
+
+
+def _receive(name: str) -> Callable[..., Any]:
+    plain = getattr(MPI.Intracomm, name)
+
+    @functools.wraps(plain)
+    def post(self: Posts, buf: Any = None, source: int = ANY_SOURCE, tag: int = ANY_TAG) -> Any:
+        self._note(name, source)
+        made = Pending(plain(self, buf, source, tag))
+        made.comm, made.receives = self, True
+        return made
+
+    return post
+
+
+def _post(name: str, *, collective: bool = False) -> Callable[..., Any]:
     plain = getattr(MPI.Intracomm, name)
 
     @functools.wraps(plain)
@@ -40,9 +66,9 @@ def _post(name: str, *, receives: bool = False, collective: bool = False) -> Cal
         if collective:
             self._begin(name)
         else:
-            self._point(name, -1)
+            self._note(name, -1)
         self.watch.now = None
-        return own(plain(self, *args, **kwargs), self, receives=receives)
+        return own(plain(self, *args, **kwargs), self, receives=name == "Recv_init")
 
     return post
 
@@ -59,9 +85,11 @@ def _look(name: str) -> Callable[..., Any]:
 
 
 for _name in _SENDS:
-    setattr(Posts, _name, _post(_name))
+    setattr(Posts, _name, _send(_name))
 for _name in _RECEIVES:
-    setattr(Posts, _name, _post(_name, receives=True))
+    setattr(Posts, _name, _receive(_name))
+for _name in _OTHERS + _PERSISTENT:
+    setattr(Posts, _name, _post(_name))
 for _name in _COLLECTIVES:
     setattr(Posts, f"I{_name.lower()}", _post(f"I{_name.lower()}", collective=True))
 for _name in _LOOKS:

@@ -13,8 +13,9 @@ buffers, so they are kept, and their communicator is broken.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from threading import get_ident
+from time import time
 from typing import Any, Literal
 
 from mpi4py import MPI
@@ -22,6 +23,7 @@ from mpi4py import MPI
 from hpcremote.engine.comm.base import Base
 
 _R = MPI.Request
+_waitany = _R.waitany
 Requests = Sequence[MPI.Request]
 
 
@@ -85,7 +87,7 @@ class Request(_R, metaclass=Kind):
             return (index, value) if complete else None
 
         def block(wake: MPI.Request) -> tuple[int, Any] | None:
-            found: tuple[int, Any] = _R.waitany((*requests, wake), status)
+            found: tuple[int, Any] = _waitany((*requests, wake), status)
             return found if found[0] != len(requests) else None
 
         found: tuple[int, Any] = _until(operation, requests, test, block)
@@ -140,6 +142,11 @@ class Pending(Request):
             self.comm.look("test")
         return found
 
+    def __del__(self) -> None:
+        # Whoever was to wait for it was released elsewhere, perhaps, and MPI goes on with its buffer.
+        if self:
+            self.comm.watch.orphans.append(_R(self))
+
 
 class Repeated(MPI.Prequest):
     """A persistent request on one of our communicators."""
@@ -152,6 +159,7 @@ class Repeated(MPI.Prequest):
     wait = Pending.wait
     Test = Pending.Test
     test = Pending.test
+    __del__ = Pending.__del__
 
 
 def own(request: MPI.Request, comm: Base, *, receives: bool) -> Any:
@@ -165,28 +173,53 @@ def own(request: MPI.Request, comm: Base, *, receives: bool) -> Any:
 
 
 def _wait(operation: str, request: MPI.Request, status: MPI.Status | None) -> Any:
+    if type(request) is not Pending or not request:
+        return _wait_slowly(operation, request, status)
+    comm = request.comm
+    watch = comm.watch
+    # Nearly always; what _until() does, without its calls.
+    if watch.alarm is not None or comm.trouble or get_ident() != watch.waker or not watch.wake:
+        return _wait_slowly(operation, request, status)
+    watch.now = (comm, operation, comm.number, -1, time())
+    try:
+        woken, value = _waitany((request, watch.wake), status)
+        return _wait_slowly(operation, request, status) if woken else value
+    except BaseException:
+        watch.drop(comm, [request], cancel=request.receives)
+        raise
+    finally:
+        watch.now = None
+
+
+def _wait_slowly(operation: str, request: MPI.Request, status: MPI.Status | None) -> Any:
     def test() -> tuple[Any] | None:
         complete, value = _R.test(request, status)
         return (value,) if complete else None
 
     def block(wake: MPI.Request) -> tuple[Any] | None:
-        index, value = _R.waitany((request, wake), status)
-        return (value,) if index == 0 else None
+        woken, value = _waitany((request, wake), status)
+        return None if woken else (value,)
 
     return _until(operation, (request,), test, block)[0]
 
 
 def _wait_all(operation: str, requests: Requests, statuses: list[MPI.Status] | None) -> list[Any]:
     """Wait for one after the other: MPI sees to all of them meanwhile."""
+    complete, values = _R.testall(requests, statuses)
+    if complete:
+        return values or []
     if _comm_of(requests) is None:
         return _R.waitall(requests, statuses)
-    if statuses is not None:
+    if statuses is None:
+        seen: list[MPI.Status | None] = [None] * len(requests)
+    else:
         statuses += [MPI.Status() for _ in requests[len(statuses) :]]
-    with _kept_or_cancelled(requests):
-        return [
-            _wait(operation, request, None if statuses is None else statuses[i])
-            for i, request in enumerate(requests)
-        ]
+        seen = [*statuses]
+    try:
+        return [_wait(operation, request, status) for request, status in zip(requests, seen, strict=False)]
+    except BaseException:
+        _drop(requests)
+        raise
 
 
 def _until(
@@ -200,25 +233,22 @@ def _until(
     comm = _comm_of(requests)
     if comm is None:  # of plain communicators only: as ever
         return block(_R())
-    with _kept_or_cancelled(requests):
+    try:
         comm.enter(operation)
-        try:
-            return comm.watch.until(requests, test, block)
-        finally:
-            comm.watch.leave()
+        return comm.watch.until(requests, test, block)
+    except BaseException:
+        _drop(requests)
+        raise
+    finally:
+        comm.watch.leave()
 
 
 def _comm_of(requests: Requests) -> Base | None:
     return next((one.comm for one in requests if isinstance(one, Pending | Repeated)), None)
 
 
-@contextmanager
-def _kept_or_cancelled(requests: Requests) -> Iterator[None]:
-    """If an exception comes, nobody waits for these any more."""
-    try:
-        yield
-    except BaseException:
-        for request in requests:
-            if isinstance(request, Pending | Repeated):
-                request.comm.watch.drop(request.comm, [request], cancel=request.receives)
-        raise
+def _drop(requests: Requests) -> None:
+    """An exception has come: nobody waits for these any more."""
+    for request in requests:
+        if isinstance(request, Pending | Repeated):
+            request.comm.watch.drop(request.comm, [request], cancel=request.receives)

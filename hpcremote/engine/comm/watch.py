@@ -71,6 +71,7 @@ class Watch(Bell):
         gate: called where the alarm is ``GATE``, with whether an operation has begun; says whether
             communicators that the call has used were made anew.
         count: how many it has entered.
+        orphans: requests of the user's that nobody holds any more, for their buffers' sake.
     """
 
     def __init__(self, private: MPI.Intracomm) -> None:
@@ -90,6 +91,7 @@ class Watch(Bell):
         self._early: dict[int, str] = {}  # released before they began
         self._left_behind: list[Any] = []  # requests that MPI cannot cancel; they own their buffers
         self._small: list[MPI.Request] = []
+        self.orphans: list[MPI.Request] = []
 
     # ------------------------------------------------------------ calls
 
@@ -105,6 +107,8 @@ class Watch(Bell):
 
     def end(self) -> Trace:
         """The call is over; return what it did."""
+        if self.orphans:
+            self.orphans = [one for one in self.orphans if not _test(one)]
         with self._lock:
             self.running, self.alarm, self.now = False, None, None
         broken, self.broken = tuple(self.broken), []

@@ -168,6 +168,22 @@ def requests() -> None:
         w.end()
 
 
+def requests_forgotten() -> None:
+    """A request that nobody waited for, since something else was left, keeps its buffer until it is complete."""
+    w = World(PLAIN.Dup(), replace=True)
+    comm, peer = MPI.COMM_WORLD, (RANK + 1) % SIZE
+    w.begin(1, ALL)
+    comm.Irecv(bytearray(9), source=(RANK - 1) % SIZE)
+    gc.collect()
+    assert len(w._watch.orphans) == 1
+    w.end()
+    assert len(w._watch.orphans) == 1
+    comm.Isend(bytes(9), peer).Wait()
+    comm.Barrier()
+    w.end()
+    assert w._watch.orphans == []
+
+
 def requests_interrupted() -> None:
     """KeyboardInterrupt, once; a receive that was left takes nobody's message."""
     w = World(PLAIN.Dup(), replace=True)
