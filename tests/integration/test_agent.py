@@ -93,6 +93,37 @@ def test_a_rank_that_holds_the_gil_shows_where_it_is(mpi3, gates):
     assert stuck.get(20) == "through"
 
 
+def read_in_c(gate):
+    """Read a byte in C code that does not try again if a signal comes; return how many it got, and errno."""
+    import ctypes
+    import os
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    end = os.open(gate, os.O_RDWR)
+    got = libc.read(end, ctypes.create_string_buffer(1), 1), ctypes.get_errno()
+    os.close(end)
+    return got
+
+
+def nap(seconds):
+    import time
+
+    began = time.monotonic()
+    time.sleep(seconds)
+    return time.monotonic() - began >= seconds
+
+
+def test_looking_cuts_short_neither_reads_of_c_code_nor_pythons_sleep(mpi3, gates):
+    rc = mpi3.rc
+    reading, napping = rc[1].apply_async(read_in_c, str(gates[0])), rc[2].apply_async(nap, 1.0)
+    until(rc[:].stacks, "read_in_c", "nap")
+    for _ in range(3):
+        assert rc[:].stacks()[1].frames[-1].function == "read_in_c"
+    gates[0].write_bytes(b"x")
+    assert reading.get(20) == (1, 0)
+    assert napping.get(20) is True
+
+
 def test_ranks_in_different_functions_are_merged(mpi3, gates):
     rc = mpi3.rc
     first = rc[1].apply_async(wait_in_c, str(gates[0]))

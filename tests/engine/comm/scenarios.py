@@ -169,7 +169,7 @@ def requests() -> None:
 
 
 def requests_forgotten() -> None:
-    """A request that nobody waited for, since something else was left, keeps its buffer until it is complete."""
+    """A request that nobody waited for keeps its buffer until it is complete."""
     w = World(PLAIN.Dup(), replace=True)
     comm, peer = MPI.COMM_WORLD, (RANK + 1) % SIZE
     w.begin(1, ALL)

@@ -61,6 +61,7 @@ def test_essentials(ranks: Callable[..., None], scenario: str) -> None:
         "kept_buffers",
         "threads",
         "requests_interrupted",
+        "requests_forgotten",
     ],
 )
 def test_details(ranks: Callable[..., None], scenario: str) -> None:
