@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
@@ -50,16 +51,27 @@ def test_jobs_see_the_environment_that_a_user_has(slurm: Slurm, tmp_path: Path) 
     assert (tmp_path / "out").read_text().split() == [job]
 
 
+@pytest.fixture(scope="module")
+def library() -> str:
+    """The MPI library of this environment: MPICH or Open MPI."""
+    code = "from mpi4py import MPI; print(MPI.get_vendor()[0])"
+    return subprocess.run([_PYTHON, "-c", code], text=True, capture_output=True, check=True).stdout.strip()
+
+
 @pytest.mark.mpi
-def test_ranks_on_two_hosts_by_srun(slurm: Slurm) -> None:
-    done = slurm.run("srun", "--mpi=pmi2", *_TWO_BY_TWO, _PYTHON, "-c", _RANK, check=True)
+@pytest.mark.openmpi
+def test_ranks_on_two_hosts_by_srun(slurm: Slurm, library: str) -> None:
+    mpi = "--mpi=pmix" if library == "Open MPI" else "--mpi=pmi2"
+    done = slurm.run("srun", mpi, *_TWO_BY_TWO, _PYTHON, "-c", _RANK, check=True)
     assert Counter(done.stdout.splitlines()) == {"4 6 node1": 2, "4 6 node2": 2}
 
 
 @pytest.mark.mpi
+@pytest.mark.openmpi
 def test_ranks_on_two_hosts_by_mpiexec(slurm: Slurm) -> None:
-    mpiexec = _PYTHON.parent / "mpiexec"
-    done = slurm.run("salloc", *_TWO_BY_TWO, mpiexec, "-n", "4", _PYTHON, "-c", _RANK, check=True)
+    root = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+    mpiexec = [_PYTHON.parent / "mpiexec", "-n", "4", _PYTHON, "-c", _RANK]
+    done = slurm.run("salloc", *_TWO_BY_TWO, *mpiexec, env=root, check=True)
     assert Counter(done.stdout.splitlines()) == {"4 6 node1": 2, "4 6 node2": 2}
 
 
