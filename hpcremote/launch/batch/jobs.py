@@ -157,9 +157,15 @@ def _cancel(
         watch.wait(lambda: not left(), patience)
     if not left():
         return
-    commands.cancel(scheduler, left())
+    refused = ""
+    try:
+        commands.cancel(scheduler, left())
+    except LaunchError as error:
+        refused = str(error)  # perhaps only because it is ending by itself just now
     watch.hurry()
-    if not watch.wait(lambda: not left(), seconds):
+    if not watch.wait(lambda: not left(), 2 * LAG if refused else seconds):
+        if refused:
+            raise LaunchError(refused)
         shown = ", ".join(f"{one} ({watch.seen(one)})" for one in left())
         why = watch.trouble or "a process that cannot be killed, or a node that is down?"
         raise LaunchError(f"job {shown} was cancelled and is not gone after {seconds:g} s: {why}")
