@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from hpcremote import files
 from tests.integration.support import ROOT, environment, eventually, has_ended
 from tests.schedulers.lab import folder, needs
 from tests.schedulers.lab.hosts import Hosts
@@ -41,6 +42,12 @@ def test_memory_runtime_and_temporary_files_are_a_hosts_own(hosts: Hosts) -> Non
         assert one.run(["test", "-e", f"{place}/mark"]).returncode == 0
         assert other.run(["test", "-e", f"{place}/mark"]).returncode == 1
         assert not Path(f"{place}/mark").exists()
+
+
+def test_hpcremote_takes_them_for_different_machines(hosts: Hosts) -> None:
+    code = "from hpcremote import files; print(files.machine_id())"
+    known = {host.run([sys.executable, "-c", code], env=environment(), check=True).stdout for host in hosts}
+    assert len(known | {files.machine_id() + "\n"}) == 5
 
 
 def test_the_folder_of_a_test_is_the_same_on_all_hosts(hosts: Hosts, tmp_path: Path) -> None:
