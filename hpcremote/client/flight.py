@@ -135,7 +135,7 @@ class Flight:
                     self._frames[seat] = frames
                 received[seat] = now
                 self.weight += len(result.out) + len(result.err)
-                self.weight += len(result.part.data) if not result.part.nframes else sum(result.part.sizes)
+                self.weight += sum(result.part.sizes) if frames else len(result.part.data)
                 arrived += self._land(seat, result)
         if streams:
             _show(streams, came)
@@ -145,9 +145,9 @@ class Flight:
         """An engine has printed."""
         with LANDING:
             seat = 0 if self._index is None else self._index[output.engine]
-            if self._texts is None:
-                self._texts = {}
-            self._texts.setdefault((seat, output.stream), []).append(output.text)
+            texts = self._texts = self._texts or {}
+            texts.setdefault((seat, output.stream), []).append(output.text)
+            self.weight += len(output.text)
             streams = self._streams
         _feed(streams, output.engine, output.stream, output.text)
 

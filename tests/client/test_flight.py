@@ -115,6 +115,15 @@ def test_bytes_are_let_go_once_they_are_read() -> None:
     assert it.weight > 200_000
 
 
+def test_shared_memory_and_output_weigh_too() -> None:
+    it, _ = flight(3)
+    it.on_output(Output(7, 3, 1, "x" * 1000))
+    assert it.weight == 1000
+    result = Result(7, 3, "ok", Part(b"", [200_000], 0, "blob"))
+    it.on_result(result, [memoryview(bytearray(200_000))])  # the link has mapped it
+    assert it.weight == 201_000
+
+
 def test_output_is_in_order_and_watched_without_a_gap() -> None:
     class Stream:
         def __init__(self) -> None:

@@ -241,3 +241,24 @@ def test_scatter_takes_a_name(rc):
 def test_arguments_of_another_cluster_class_are_answered(name, instead):
     with pytest.raises(ProfileError, match=rf"Cluster\(\) has no argument '{name}': .*{instead}"):
         hpcremote.Cluster(n=2, **{name: "mpi"})
+
+
+def test_large_results_that_nobody_holds_are_let_go(rc):
+    def ones():
+        import numpy
+
+        return numpy.ones(1_000_000)
+
+    def mapped():
+        with open("/proc/self/maps") as maps:
+            return sum(rc.link.welcome.shm in line for line in maps)
+
+    before = mapped()
+    held = rc[:].apply_sync(ones)
+    assert mapped() == before + 2
+    for _ in range(3):
+        rc[:].apply_sync(ones)
+        rc[:].apply_async(ones).get()
+    assert mapped() == before + 2
+    del held
+    assert mapped() == before
