@@ -13,6 +13,7 @@ from importlib import import_module
 #: Command → what it does. Each is a module of this package with ``run(words) -> exit status``.
 COMMANDS = {
     "start": "start a cluster; it lives on until it is stopped",
+    "run": "start a cluster, run a program that uses it, stop it",
     "stop": "stop a cluster and leave nothing behind",
     "connect": "reach a cluster on another machine through ssh, for as long as this runs",
     "restart": "start a cluster's engines again under the same ids",

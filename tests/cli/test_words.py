@@ -48,7 +48,8 @@ def test_ranges_say_which_ids(ids):
 
 
 STATUS = Status(
-    "mpi", "a", "running", 4, "mpiexec, MPICH 5", "vm", 100.0, 7, [7, 8], {"n1": [0, 1], "n2": [2, 3]}, {}
+    *("mpi", "a", "running", 4, "mpiexec, MPICH 5", "vm", 100.0, 7, [7, 8]),
+    *({"n1": [0, 1], "n2": [2, 3]}, {}, []),
 )
 
 

@@ -1,0 +1,117 @@
+"""The job scripts of slurm_examples/, as a user submits them."""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.integration.support import ROOT, environment
+from tests.schedulers.lab.gridengine import GridEngine
+from tests.schedulers.lab.hosts import Hosts
+from tests.schedulers.lab.slurm import Slurm
+
+#: Seconds that one of them may take on a busy machine.
+PATIENCE = 100.0
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+
+@pytest.fixture
+def examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the folder; `hpcremote` and `python` are on the PATH as after an installation."""
+    folder = tmp_path / "slurm_examples"
+    shutil.copytree(ROOT / "slurm_examples", folder)
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    return folder
+
+
+def nothing_left(hosts: Hosts) -> bool:
+    return not any(host.processes("hpcremote") for host in hosts)
+
+
+def test_one_job_with_everything_in_it(hosts: Hosts, slurm: Slurm, examples: Path) -> None:
+    job = slurm.submit((examples / "one_job.sbatch").read_text(), cwd=examples)
+    slurm.wait_for(job, "COMPLETED", seconds=PATIENCE)
+    said = (examples / f"heat-{job}.out").read_text()
+    assert "4 ranks: {'node1': 2, 'node2': 2}; rows: [50, 50, 50, 50]" in said
+    assert "settled; mean temperature by rank: [5.83, 6.56, 6.56, 5.83]" in said
+    assert nothing_left(hosts)
+
+
+def test_a_program_that_fails_fails_its_job(hosts: Hosts, slurm: Slurm, examples: Path) -> None:
+    (examples / "heat.py").write_text("import hpcremote\nhpcremote.Client()[:].apply_sync(int, 'x')\n")
+    job = slurm.submit((examples / "one_job.sbatch").read_text(), cwd=examples)
+    slurm.wait_for(job, "FAILED", seconds=PATIENCE)
+    assert "invalid literal for int()" in (examples / f"heat-{job}.out").read_text()
+    assert nothing_left(hosts)
+
+
+def test_a_sweep(hosts: Hosts, slurm: Slurm, examples: Path) -> None:
+    job = slurm.submit((examples / "sweep.sbatch").read_text(), cwd=examples)
+    slurm.wait_for(job, "COMPLETED", seconds=PATIENCE)
+    with (examples / "sweep.csv").open() as file:
+        rows = {round(float(rate), 3): float(mean) for rate, mean in csv.reader(file)}
+    assert len(rows) == 40
+    assert rows[2.5] == pytest.approx(0.6, abs=1e-3)  # the fixed point of that rate
+
+
+def test_a_session_from_the_login_node(hosts: Hosts, slurm: Slurm, examples: Path) -> None:
+    done = hosts.head.run(
+        ["./interactive.sh", "heat.py", "100", "0.1"], cwd=examples, seconds=PATIENCE, check=True
+    )
+    assert "#SBATCH --ntasks-per-node=2" in done.stdout
+    assert "(slurm) running on node[1-2]" in done.stdout
+    assert "4 ranks: {'node1': 2, 'node2': 2}" in done.stdout
+    assert slurm.run("squeue", "--noheader").stdout == ""
+    assert nothing_left(hosts)
+
+
+def test_a_session_in_an_allocation(hosts: Hosts, slurm: Slurm, examples: Path) -> None:
+    words = ["salloc", "--nodes=2", "--ntasks-per-node=2", "./salloc.sh", "heat.py", "100", "0.1"]
+    done = hosts.head.run(words, cwd=examples, seconds=PATIENCE, check=True)
+    assert "4 ranks: {'node1': 2, 'node2': 2}" in done.stdout
+    assert nothing_left(hosts)
+
+
+def test_one_job_of_grid_engine(hosts: Hosts, sge: GridEngine, examples: Path) -> None:
+    folder = examples / "grid_engine"
+    job = hosts.head.run(["qsub", "-terse", "one_job.qsub"], cwd=folder, check=True).stdout.strip()
+    assert sge.account(job)["exit_status"] == "0"
+    said = (folder / "heat.out").read_text()
+    assert "4 ranks: " in said
+    assert "settled; mean temperature by rank: [5.83, 6.56, 6.56, 5.83]" in said
+
+
+def test_a_session_of_grid_engine(hosts: Hosts, sge: GridEngine, examples: Path) -> None:
+    folder = examples / "grid_engine"
+    words = ["hpcremote", "start", "--profile", "interactive.yaml"]
+    hosts.head.run(words, cwd=folder, seconds=PATIENCE, check=True)
+    env = {"HPCREMOTE_PROFILE": "interactive"}
+    done = hosts.head.run(
+        ["python", "../heat.py", "100", "0.1"], env=env, cwd=folder, seconds=PATIENCE, check=True
+    )
+    assert "settled" in done.stdout
+    hosts.head.run(
+        ["hpcremote", "stop", "--profile", "interactive"], cwd=folder, seconds=PATIENCE, check=True
+    )
+    assert nothing_left(hosts)
+
+
+@pytest.mark.mpi
+def test_a_job_script_of_pbs_with_its_variables(examples: Path) -> None:
+    # There is no PBS server to be had: what it gives to a script are variables and a file of nodes.
+    nodes = examples / "nodes"
+    nodes.write_text("localhost\n" * 2)
+    done = subprocess.run(
+        ["bash", "one_job.pbs"],
+        cwd=examples / "pbs", capture_output=True, text=True, timeout=PATIENCE, check=False,
+        env=environment(PBS_O_WORKDIR=str(examples / "pbs"), PBS_NODEFILE=str(nodes), PBS_JOBID="1.server"),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "settled; mean temperature by rank: [6.2, 6.2]" in done.stdout
