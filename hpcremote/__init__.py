@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from hpcremote.cluster import Cluster
     from hpcremote.engine.comm.current import comm
     from hpcremote.engine.embed import embed, resume
+    from hpcremote.engine.ending import on_walltime
     from hpcremote.engine.saving import load_namespace, save_namespace
     from hpcremote.engine.steering import Steering
     from hpcremote.errors import (
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
         LaunchError,
         NoEnginesRegistered,
         NotConnected,
+        NotEnoughTime,
         PayloadError,
         ProfileError,
         Refused,
@@ -82,6 +84,7 @@ __all__ = [
     "Metadata",
     "NoEnginesRegistered",
     "NotConnected",
+    "NotEnoughTime",
     "ParallelFunction",
     "PayloadError",
     "ProfileError",
@@ -105,6 +108,7 @@ __all__ = [
     "error",
     "interactive",
     "load_namespace",
+    "on_walltime",
     "parallel",
     "remote",
     "require",
@@ -124,6 +128,7 @@ _HOMES = {
     "hpcremote.cluster": ("Cluster",),
     "hpcremote.engine.comm.current": ("comm",),
     "hpcremote.engine.embed": ("embed", "resume"),
+    "hpcremote.engine.ending": ("on_walltime",),
     "hpcremote.engine.saving": ("load_namespace", "save_namespace"),
     "hpcremote.engine.steering": ("Steering",),
     "hpcremote.wire.depend": ("Reference", "depend", "dependent", "interactive", "require"),

@@ -194,6 +194,15 @@ class Cluster:
         """
         return clusters.status(self.profile.name, self.cluster_id)
 
+    @property
+    def time_left(self) -> float | None:
+        """The seconds until the first of the engines' jobs ends; None without a limit that is known.
+
+        Raises:
+            ClusterNotFound: it does not run.
+        """
+        return self.status().time_left
+
     # ------------------------------------------------------------ stop
 
     def stop(self) -> None:

@@ -31,6 +31,7 @@ class Status(NamedTuple):
     there, as far as the controller answers; ``ended`` says of engines that are gone how they went. ``jobs``
     has for each job of a batch system its ``id``, ``scheduler``, ``state`` in words, and ``meaning``: why it
     ended, if known.
+    ``time_left`` is how many seconds are left until the first of the engines' jobs ends, None without limit.
     """
 
     profile: str
@@ -45,6 +46,7 @@ class Status(NamedTuple):
     engines: dict[str, list[int]]
     ended: dict[str, str]
     jobs: list[dict[str, str]]
+    time_left: float | None = None
 
     @property
     def running(self) -> bool:
@@ -65,10 +67,11 @@ def status(profile_name: str, cluster_id: str) -> Status:
         condition = jobs.judged(found, condition, states)
     engines: list[EngineInfo] = []
     ended: dict[str, str] = {}
+    left: float | None = None
     in_job = isinstance(found, record.Record) and found.controller_at != "here"
     if condition in ("running", "elsewhere") or (in_job and condition == "starting"):
         try:
-            engines, ended = _engines(profile_name, cluster_id)
+            engines, ended, left = _engines(profile_name, cluster_id)
             condition = "running"
         except HPCRemoteError:
             condition = condition if condition != "running" else "broken"
@@ -85,6 +88,7 @@ def status(profile_name: str, cluster_id: str) -> Status:
         engines=_by_host(engines),
         ended=ended,
         jobs=[_job(state) for state in states],
+        time_left=left,
     )
 
 
@@ -228,11 +232,12 @@ def link_of(profile_name: str, cluster_id: str, timeout: float = _PATIENCE) -> L
     return Link(connection_of(profile_name, cluster_id), timeout=timeout)
 
 
-def _engines(profile_name: str, cluster_id: str) -> tuple[list[EngineInfo], dict[str, str]]:
-    """Return the engines by id, and how those that are gone went."""
+def _engines(profile_name: str, cluster_id: str) -> tuple[list[EngineInfo], dict[str, str], float | None]:
+    """Return the engines by id, how those that are gone went, and the seconds until their jobs end."""
     link = link_of(profile_name, cluster_id)
     try:
-        return sorted(link.engines.values(), key=lambda engine: engine.id), link.query("info")["ended"]
+        ended = link.query("info")["ended"]
+        return sorted(link.engines.values(), key=lambda one: one.id), ended, link.walltime.left()
     finally:
         link.close()
 

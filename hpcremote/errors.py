@@ -17,6 +17,7 @@
     ├── NoEnginesRegistered        a view without engines was asked to work
     ├── EngineError                an engine died or left while it owed a result: which, how, its last output
     ├── TaskAborted                the call was aborted before it started
+    ├── NotEnoughTime              the engines' job ends before the call could: it was begun nowhere
     ├── UnmetDependency            what @require or @depend asked for is not there
     ├── Released                   this rank waited in MPI for one that will not come: in what, and where
     └── RemoteError                user code raised on an engine
@@ -118,6 +119,10 @@ class EngineError(HPCRemoteError):
 
 class TaskAborted(HPCRemoteError):
     """The call was aborted before it started; it did not run on that engine."""
+
+
+class NotEnoughTime(HPCRemoteError):
+    """The engines' job ends before the time that the call needs; the call was not begun on any engine."""
 
 
 class UnmetDependency(HPCRemoteError):

@@ -111,6 +111,15 @@ class Profile:
         unit="seconds",
         least=0,
     )
+    walltime_warning: float = _key(
+        120.0,
+        "How long before the end of their job engines run what they have for it (`hpcremote.on_walltime`).",
+        unit="seconds",
+        least=0,
+    )
+    save_on_walltime: str = _key(
+        "", "Folder, or file's name with {rank} in it, to which engines save their namespaces then."
+    )
     comm_world: bool = _key(
         True,
         "Whether the name MPI.COMM_WORLD inside engines is a duplicate whose waiting can be ended.",

@@ -35,6 +35,8 @@ def lines(seen: clusters.Status, now: float) -> list[str]:
     for job in seen.jobs:
         said.append(f"  job         {job['id']} ({job['scheduler']}) {job['state']}")
         said += [f"    {line}" for line in job["meaning"].splitlines()]
+    if seen.time_left is not None:
+        said.append(f"  time left   {span(seen.time_left)}")
     pids = ", ".join(str(pid) for pid in seen.processes if pid != seen.controller)
     said.append(f"  processes   controller {seen.controller or '-'}; engines {pids or '-'}")
     if seen.condition in ("broken", "stale"):

@@ -19,17 +19,20 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from hpcremote.client.absent import ABSENT
 from hpcremote.client.arguments import connect, end_tunnel, refuse, through
 from hpcremote.client.calls import Calls, Targets, seconds
 from hpcremote.client.flight import Flight
 from hpcremote.client.journal import Journal
 from hpcremote.client.link import Link, no_engines
+from hpcremote.client.machine import PLAIN, Terms
 from hpcremote.client.memory import Memory
 from hpcremote.client.progress import in_ipython, progress_bar
 from hpcremote.client.result import AsyncResult
 from hpcremote.client.sets import Sets
 from hpcremote.client.strict import Strict
 from hpcremote.client.view import DirectView
+from hpcremote.client.walltime import Ends
 from hpcremote.connection import Connection
 from hpcremote.errors import NoEnginesRegistered
 
@@ -40,24 +43,8 @@ if TYPE_CHECKING:
     from hpcremote.wire.messages import EngineInfo
     from hpcremote.wire.pickler import Buffer
 
-#: What ipyparallel's Client has and this one has not, and what to do instead.
-ABSENT = {
-    "activate": "there are no %px magics: use view.execute(code)",
-    "become_dask": "it starts no dask workers",
-    "become_distributed": "it starts no dask workers",
-    "db_query": "the controller keeps no database of results",
-    "executor": "there is no load balancing: use a view's map, or concurrent.futures with apply_async",
-    "hub_history": "the controller keeps no history: use Client.history",
-    "load_balanced_view": "there is no load balancing: use direct_view().map, which deals blocks",
-    "purge_hub_results": "the controller keeps no results",
-    "resubmit": "the arguments of a call are not kept: call again",
-    "send_signal": "engines are not signalled one by one: end them with Client.shutdown",
-    "stop_dask": "it starts no dask workers",
-    "stop_distributed": "it starts no dask workers",
-}
 
-
-class Client(Strict, Sets, Calls):
+class Client(Strict, Sets, Ends, Calls):
     """A connection to a cluster.
 
     ``Client()`` finds the running cluster of the default profile, ``Client(profile="mpi")`` that of another
@@ -269,8 +256,7 @@ class Client(Strict, Sets, Calls):
         ids: Sequence[int],
         *,
         function: PackedFunction | None = None,
-        label: str | None = None,
-        grace: float | None = None,
+        terms: Terms = PLAIN,
         kind: type[Flight] = Flight,
     ) -> Flight:
         """Send one call to some engines; views use this."""
@@ -279,7 +265,7 @@ class Client(Strict, Sets, Calls):
             uid=link.uid,
             method=op,
             name=name,
-            label=label,
+            label=terms.label or None,
             targets=ids,
             engines=link.engines,
             keep=self._memory.landed,
@@ -289,8 +275,7 @@ class Client(Strict, Sets, Calls):
             op,
             payloads,
             function=function,
-            label=label or "",
-            grace=-1.0 if grace is None else grace,
+            terms=terms,
             sink=flight,
         )
         self._memory.add(flight)

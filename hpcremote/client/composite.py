@@ -5,7 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from hpcremote.errors import CollectiveError, CompositeError, NotConnected, Released, RemoteError, spans
+from hpcremote.errors import (
+    CollectiveError,
+    CompositeError,
+    NotConnected,
+    NotEnoughTime,
+    Released,
+    RemoteError,
+    spans,
+)
 
 #: At most this many different errors are named in the summary line.
 KINDS = 3
@@ -17,11 +25,13 @@ def composite(
 ) -> BaseException:
     """Return one error for the *errors*, pairs of engine and error, of *total* results of *name*.
 
-    Where all failed because the controller went away, that is the error. Where some had to be released
-    from MPI it is a CollectiveError, which also tells on which engines the call *finished*.
+    Where all failed because the controller went away, or had no time for it, that is the error. Where some
+    had to be released from MPI it is a CollectiveError, which tells where the call *finished*, too.
     """
     first = errors[0][1]
     if isinstance(first, NotConnected) and all(error is first for _, error in errors):
+        return first
+    if all(isinstance(error, NotEnoughTime) for _, error in errors) and len(errors) == total:
         return first
     released = [engine for engine, error in errors if isinstance(error, Released)]
     kinds: dict[str, list[int]] = {}

@@ -20,7 +20,7 @@ from typing import Any, Final, Protocol
 
 from hpcremote.client.metadata import Metadata, moment
 from hpcremote.client.reply import ExecuteReply
-from hpcremote.errors import EngineError, HPCRemoteError, PayloadError, TaskAborted
+from hpcremote.errors import EngineError, HPCRemoteError, NotEnoughTime, PayloadError, TaskAborted
 from hpcremote.wire import failure, payload
 from hpcremote.wire.frames import Frame
 from hpcremote.wire.messages import EngineInfo, Output, Part, Result
@@ -261,19 +261,19 @@ class Flight:
             return Raised(self._unreadable(seat, error))
 
     def _error_in(self, seat: int, result: Result) -> BaseException:
-        engine = self.targets[seat]
         what = f"{self.method}({self.name})" if self.name != self.method else self.method
         if result.status in ("error", "released"):
             (data,) = payload.from_part(result.part, self._frames_of(seat))
             return failure.rebuild(bytes(data), self.engine_info(seat))
         if result.status == "unreadable":  # so says our own link
             return self._unreadable(seat, PayloadError(result.part.data.decode()))
-        if result.status == "aborted":
-            return TaskAborted(f"{what} was aborted before it started on {self.where(seat)}")
+        if result.status in ("aborted", "refused"):
+            aborted = f"{what} was aborted before it started on {self.where(seat)}"
+            return NotEnoughTime(f"{what}: {result.err}") if result.err else TaskAborted(aborted)
         cause = result.err.strip() or "it left"
         message = f"{self.where(seat)} ended before it answered {what}: {cause}"
         tail = f"\nits last output:\n{result.out.rstrip()}" if result.out.strip() else ""
-        return EngineError(message + tail, engine_id=engine, cause=cause, output=result.out)
+        return EngineError(message + tail, engine_id=self.targets[seat], cause=cause, output=result.out)
 
     def _unreadable(self, seat: int, error: Exception) -> HPCRemoteError:
         ours = isinstance(error, PayloadError)

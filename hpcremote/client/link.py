@@ -18,9 +18,10 @@ from typing import Any
 import msgspec
 
 from hpcremote._version import __version__
-from hpcremote.client.machine import Delivery, Function, Session, Sink
+from hpcremote.client.machine import PLAIN, Delivery, Function, Session, Sink, Terms
 from hpcremote.client.parts import remove_blobs, to_parts
 from hpcremote.client.requests import Requests
+from hpcremote.client.walltime import Walltime
 from hpcremote.connection import Connection
 from hpcremote.errors import HPCRemoteError, NoEnginesRegistered, NotConnected, PayloadError, Refused
 from hpcremote.ids import new_uid
@@ -44,6 +45,7 @@ class Link(Requests):
     Attributes:
         uid: this connection's name, random.
         lost: why the connection ended, or None.
+        walltime: when the engines' jobs end.
 
     Raises:
         NotConnected: nobody answers.
@@ -56,7 +58,8 @@ class Link(Requests):
         self.lost: HPCRemoteError | None = None
         self._told = False  # every open call knows that the connection is lost
         self._pid = os.getpid()
-        self._session = Session(on_hanging=_tell_of_hanging)
+        self.walltime = Walltime(lambda: self.engines)
+        self._session = Session(on_hanging=_tell_of_hanging, on_time_left=self.walltime.learn)
         self._lock = threading.Lock()  # numbers and sends calls in one order
         deadline = time.monotonic() + timeout
         opened = connect(connection, timeout)
@@ -124,8 +127,7 @@ class Link(Requests):
         payloads: Sequence[list[Any]],
         *,
         function: Function | None = None,
-        label: str = "",
-        grace: float = -1.0,
+        terms: Terms = PLAIN,
         sink: Sink,
     ) -> int:
         """Send one call to *targets*; return its number.
@@ -135,8 +137,7 @@ class Link(Requests):
             op: what to do there.
             payloads: pieces (see wire.payload) for all targets, or one list of them for each.
             function: the function to apply, if it is not in the payload.
-            label: a name for people.
-            grace: seconds until others are released from MPI once an engine has failed (see wire.messages).
+            terms: what goes with it.
             sink: takes results and output.
 
         Raises:
@@ -155,8 +156,8 @@ class Link(Requests):
             self._channel.wait(lambda: session.open <= MAX_OPEN or self.lost is not None)
             self._check()
         session.check(targets)
-        if not isinstance(label, str):
-            raise TypeError(f"a label is text, not {label!r}")
+        if not isinstance(terms.label, str):
+            raise TypeError(f"a label is text, not {terms.label!r}")
         parts, frames = self._parts(targets, payloads)
         blobs = [part.blob for part in parts if part.blob]
         at_once = session.open < EAGER or bool(frames or blobs)
@@ -164,7 +165,7 @@ class Link(Requests):
         with deferred_interrupts() if at_once else nullcontext(), self._lock:
             number = session.number()
             try:
-                messages = session.call(number, targets, op, parts, function, label, sink, grace)
+                messages = session.call(number, targets, op, parts, function, terms, sink)
                 if at_once:
                     parcels: list[Parcel] = [(message, ()) for message in messages]
                     parcels[-1] = (messages[-1], frames)
@@ -243,6 +244,7 @@ class Link(Requests):
         if self.lost is None:
             self.lost = NotConnected("this client is closed")
         self._fail(self.lost)
+        self.walltime.close()
         self._channel.close()
         atexit.unregister(self.close)
 

@@ -49,6 +49,16 @@ class Function(Protocol):
         """Its definition."""
 
 
+class Terms(NamedTuple):
+    """What goes with a call: a name for people, and seconds for the controller (see ``Call``)."""
+
+    label: str = ""
+    grace: float = -1.0
+    needs: float = 0.0
+
+
+PLAIN = Terms()
+
 #: A call to make when no lock is held: a function and its arguments.
 Delivery = tuple[Callable[..., object], tuple[Any, ...]]
 
@@ -75,6 +85,7 @@ class Session:
     refused: str = ""
     open: int = 0  # results that are still to come
     on_hanging: Callable[[m.Hanging, str], object] = lambda message, name: None
+    on_time_left: Callable[[m.TimeLeft], object] = lambda message: None
     _calls: dict[int, OpenCall] = field(default_factory=dict)
     _numbers: int = 0
     _known: dict[str, set[bytes]] = field(default_factory=dict)
@@ -114,9 +125,8 @@ class Session:
         op: str,
         parts: list[m.Part],
         function: Function | None,
-        label: str,
+        terms: Terms,
         sink: Sink,
-        grace: float = -1.0,
     ) -> list[m.AnyMessage]:
         """Open a call and return the messages that make it, definitions first."""
         out: list[m.AnyMessage] = []
@@ -127,7 +137,7 @@ class Session:
         count = len(targets)
         self._calls[call] = (sink, targets if count == 1 else set(targets))
         self.open += count
-        out.append(m.Call(call, compact(targets), op, digest, parts, label, grace))
+        out.append(m.Call(call, compact(targets), op, digest, parts, *terms))
         return out
 
     def _define(self, targets: Sequence[int], function: Function) -> list[m.AnyMessage]:
@@ -188,6 +198,8 @@ class Session:
             opened = self._calls.get(message.call)
             name = getattr(opened[0], "name", "a call") if opened else ""
             return [(self.on_hanging, (message, name))] if opened else [], []
+        if isinstance(message, m.TimeLeft):
+            return [(self.on_time_left, (message,))], []
         if isinstance(message, m.Engines):
             self.change([message])
         elif isinstance(message, m.Missing):

@@ -122,6 +122,11 @@ class EngineSet(DirectView):
             return next(said, "its engines have ended")
         return str(self._told["cause"])
 
+    @property
+    def time_left(self) -> float | None:
+        """The seconds until its job ends; None where no limit is known."""
+        return self.client.link.walltime.left({self.set_id})
+
     def _aim(self, targets: Targets = None) -> tuple[Sequence[int], bool]:
         if targets is None and not self.alive:
             raise EngineError(
@@ -237,7 +242,8 @@ class Sets:
         """
         numbers = {one.base: one.number for one in self.engine_sets}
         engines = self._engines().values()
-        return EngineTable(engines, numbers, self.link.query("queue_status")["engines"])
+        status = self.link.query("queue_status")["engines"]
+        return EngineTable(engines, numbers, status, self.link.walltime.left)
 
 
 def _unique(infos: Sequence[EngineInfo]) -> list[str]:

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from html import escape
 from typing import Any
 
 from hpcremote.client.comm import base_of
 from hpcremote.wire.messages import EngineInfo
+from hpcremote.wire.walltime import words
 
-_COLUMNS = ("id", "set", "rank", "host", "pid", "cores", "state", "memory", "python", "mpi")
+_COLUMNS = ("id", "set", "rank", "host", "pid", "cores", "state", "left", "memory", "python", "mpi")
 
 
 class EngineTable:
-    """Rows of ``id, set, rank, host, pid, cores, state, memory, python, mpi``, as text and in notebooks.
+    """Rows of ``id, set, rank, host, pid, cores, state, left, memory, python, mpi``, also for notebooks.
 
-    ``state`` is ``idle`` or ``busy``, with how many calls wait; ``memory`` is there where it is known.
+    ``state`` is ``idle`` or ``busy``, with how many calls wait; ``left`` (until the engine's job ends) and
+    ``memory`` are there where they are known.
 
     Args:
         engines: the engines.
         numbers: by which number ``Client.set`` gives the set of a lowest id.
         status: what the controller says of each engine, by its id as text.
+        left: returns the seconds until the job of some sets ends, or None.
 
     Attributes:
         rows: the engines, in order of their ids.
@@ -32,13 +35,19 @@ class EngineTable:
         engines: Iterable[EngineInfo],
         numbers: Mapping[int, int],
         status: Mapping[str, Mapping[str, Any]],
+        left: Callable[[Collection[str]], float | None] = lambda sets: None,
     ) -> None:
         rows = [
-            _row(engine, numbers.get(base_of(engine), -1), status.get(str(engine.id), {}))
+            _row(
+                engine,
+                numbers.get(base_of(engine), -1),
+                status.get(str(engine.id), {}),
+                left({engine.set_id}),
+            )
             for engine in sorted(engines, key=lambda engine: engine.id)
         ]
-        known = any(row[_COLUMNS.index("memory")] for row in rows)
-        kept = [index for index, name in enumerate(_COLUMNS) if known or name != "memory"]
+        known = {name: any(row[_COLUMNS.index(name)] for row in rows) for name in ("left", "memory")}
+        kept = [index for index, name in enumerate(_COLUMNS) if known.get(name, True)]
         self.columns = tuple(_COLUMNS[index] for index in kept)
         self.rows = [tuple(row[index] for index in kept) for row in rows]
 
@@ -61,7 +70,7 @@ class EngineTable:
         return f"<table><tr>{head}</tr>{body}</table>"
 
 
-def _row(engine: EngineInfo, number: int, status: Mapping[str, Any]) -> tuple[str, ...]:
+def _row(engine: EngineInfo, number: int, status: Mapping[str, Any], left: float | None) -> tuple[str, ...]:
     return (
         str(engine.id),
         str(number) if number >= 0 else engine.set_id[:8],
@@ -70,6 +79,7 @@ def _row(engine: EngineInfo, number: int, status: Mapping[str, Any]) -> tuple[st
         str(engine.pid),
         engine.cores,
         _state(int(status.get("queue", 0))) if status else "?",
+        "" if left is None else words(left),
         f"{status['memory'] / 2**20:.0f} MB" if status.get("memory") else "",
         engine.python,
         engine.mpi.partition("\n")[0],

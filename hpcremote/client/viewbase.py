@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from hpcremote.client.comm import CommInfo, comm_of
 from hpcremote.client.flight import Flight
+from hpcremote.client.machine import Terms
 from hpcremote.client.memory import HISTORY
 from hpcremote.client.remotefunction import ParallelFunction, RemoteFunction, name_of, plain_function
 from hpcremote.client.result import AsyncResult
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from hpcremote.client.client import Client
 
 Targets = Any
-FLAGS = ("targets", "block", "track", "label", "grace")
+FLAGS = ("targets", "block", "track", "label", "grace", "needs")
 
 
 class View(Strict):
@@ -37,12 +38,15 @@ class View(Strict):
         label: a name that calls carry in their metadata.
         grace: when a call has failed on one engine, after how many seconds others that wait for it in MPI are
             released (None: the profile's ``collective_grace``; ``math.inf``: never).
+        needs: minutes that the engines' job has to last; a call on engines that have less is begun on none of
+            them, and raises ``NotEnoughTime``.
     """
 
     settable = (*FLAGS, "client")
     client: Client
     block: bool
     grace: float | None = None
+    needs: float | None = None
     track: bool
     label: str | None
     _history: deque[tuple[int, Sequence[int]]]
@@ -161,7 +165,7 @@ class View(Strict):
         """Call ``f(*args, **kwargs)`` on the engines and return the result."""
         return self.call(f, args, kwargs, block=True)
 
-    def call(
+    def call(  # noqa: PLR0913 - the flags of a view
         self,
         f: Any,
         args: tuple[Any, ...] = (),
@@ -172,6 +176,7 @@ class View(Strict):
         label: str | None = None,
         track: bool | None = None,
         grace: float | None = None,
+        needs: float | None = None,
     ) -> Any:
         """Call ``f(*args, **kwargs)`` as ``apply`` does, with flags for this call only."""
         f = plain_function(f)
@@ -179,7 +184,9 @@ class View(Strict):
         packed = functions.pack_function(f)
         inside, function = (None, packed) if packed.digest else (packed.data, None)
         pieces = payload.dump_call(inside, args, kwargs or {}, name=name)
-        result = self._submit("apply", [pieces], name, targets, function=function, label=label, grace=grace)
+        result = self._submit(
+            "apply", [pieces], name, targets, function=function, label=label, grace=grace, needs=needs
+        )
         return result.get() if (self.block if block is None else block) else result
 
     def _submit(
@@ -190,11 +197,10 @@ class View(Strict):
         targets: Targets = None,
         *,
         function: functions.PackedFunction | None = None,
-        label: str | None = None,
-        grace: float | None = None,
+        **flags: Any,
     ) -> AsyncResult:
         ids, single = self._aim(targets)
-        flight = self._launch(op, payloads, name, ids, function=function, label=label, grace=grace)
+        flight = self._launch(op, payloads, name, ids, function=function, **flags)
         return AsyncResult(self.client, flight, name=name, single=single)
 
     def _launch(
@@ -205,17 +211,24 @@ class View(Strict):
         ids: Sequence[int],
         *,
         function: functions.PackedFunction | None = None,
-        label: str | None = None,
-        grace: float | None = None,
         kind: type[Flight] = Flight,
+        **flags: Any,
     ) -> Flight:
-        label = self.label if label is None else label
-        grace = self.grace if grace is None else grace
-        flight = self.client.launch(
-            op, payloads, name, ids, function=function, label=label, grace=grace, kind=kind
-        )
+        terms = self._terms(**flags)
+        flight = self.client.launch(op, payloads, name, ids, function=function, terms=terms, kind=kind)
         self._history.append((flight.call, ids))
         return flight
+
+    def _terms(
+        self, label: str | None = None, grace: float | None = None, needs: float | None = None
+    ) -> Terms:
+        """Return what goes with a call, of its own flags and the view's."""
+        label = self.label if label is None else label
+        grace = self.grace if grace is None else grace
+        needs = self.needs if needs is None else needs
+        if needs is not None and not isinstance(needs, (int, float)):
+            raise TypeError(f"needs is a number of minutes, not {needs!r}")
+        return Terms(label or "", -1.0 if grace is None else grace, 60.0 * (needs or 0.0))
 
     # ------------------------------------------------------------ decorators
 

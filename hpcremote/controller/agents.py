@@ -107,6 +107,10 @@ class Agents:
     def __contains__(self, peer: Peer) -> bool:
         return peer in self._agents
 
+    def of(self, uid: str) -> Peer | None:
+        """Return the agent that watches a rank."""
+        return self._by_uid.get(uid)
+
     # ------------------------------------------------------------ coming and going
 
     def attend(self, peer: Peer, attend: m.Attend, _frames: Sequence[Frame]) -> None:
@@ -218,7 +222,12 @@ class Agents:
 
     # ------------------------------------------------------------ signals
 
-    def signal(self, targets: Sequence[int], number: int) -> str:
+    def kill(self, peer: Peer, kill: m.Kill, _frames: Sequence[Frame]) -> None:
+        """Do what a client asks: a signal to exactly these engines."""
+        problem = self._signal(kill.targets, kill.number)
+        self._actions.send(peer, m.Answer(kill.request, "" if problem else "true", problem))
+
+    def _signal(self, targets: Sequence[int], number: int) -> str:
         """Have a signal sent to exactly these engines; return why that cannot be, or ""."""
         chosen: dict[Peer, list[str]] = {}
         for target in dict.fromkeys(targets):

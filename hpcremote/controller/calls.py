@@ -7,7 +7,7 @@ engine runs in order. So any two calls meet every engine that both have in the s
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from hpcremote.controller.events import Actions, Peer
@@ -15,7 +15,7 @@ from hpcremote.controller.failing import Failing, Trouble
 from hpcremote.controller.roster import Engine, Roster
 from hpcremote.wire import messages as m
 from hpcremote.wire.frames import Frame
-from hpcremote.wire.targets import expand
+from hpcremote.wire.targets import compact, expand
 
 #: More targets in one call, or more open calls of one client, are refused: ours never come near, and
 #: what a client's one message can make the controller send and keep has to be bounded.
@@ -27,7 +27,11 @@ DEFINITION_PATIENCE = 10.0
 
 @dataclass(slots=True)
 class Work:
-    """One call, from its arrival until its last target has answered. A renewal has no client."""
+    """One call, from its arrival until its last target has answered.
+
+    A renewal has no client, and neither has what the controller itself orders: that has somebody who hears of
+    each answer (None: the engine has ended).
+    """
 
     client: Peer | None
     call: int
@@ -38,6 +42,7 @@ class Work:
     grace: float = -1.0
     mpi: int = 0
     trouble: Trouble | None = None
+    hear: Callable[[Engine, m.Done | None], None] | None = None
 
 
 @dataclass(slots=True)
@@ -60,18 +65,29 @@ class Calls:
 
     Args:
         roster: the engines.
+        clients: the connected clients, each with its open calls; kept here.
         actions: takes what has to be done.
+        grace: seconds until engines are released from MPI that wait for one on which a call failed.
+        refusal: says of engines, and of the seconds that a call needs, why it is not begun ("": it is).
 
     Attributes:
-        clients: the connected clients, each with its open calls.
+        clients: see there.
         awaited: which engines wait for which definitions.
     """
 
-    def __init__(self, roster: Roster, actions: Actions, grace: float) -> None:
+    def __init__(
+        self,
+        roster: Roster,
+        clients: dict[Peer, Client],
+        actions: Actions,
+        grace: float,
+        refusal: Callable[[Sequence[int], float], str],
+    ) -> None:
         self.failing = Failing(roster, actions, grace, self._number)
-        self.clients: dict[Peer, Client] = {}
+        self.clients = clients
         self._roster = roster
         self._actions = actions
+        self._refusal = refusal
         self._seq = 0
         # Which definition an engine waits for: until when, and from which client.
         self.awaited: dict[tuple[Peer, bytes], tuple[float, Peer]] = {}
@@ -120,6 +136,9 @@ class Calls:
             self._complain(client, "asks for more than a controller can take: ignored")
             self._fail(peer, call, targets[:MOST_TARGETS], "too many targets, or too many open calls")
             return
+        if call.needs > 0 and (problem := self._refusal(targets, call.needs)):
+            self._fail(peer, call, targets, problem, status="refused")
+            return
         blobs = [part.blob for part in parts if part.blob]
         work = Work(peer, call.call, self._number(), set(targets), blobs, targets, call.grace)
         client.works[call.call] = work
@@ -167,9 +186,26 @@ class Calls:
         self.failing.went_wrong(work, None)
         self._actions.send(client.peer, _lost_result(work.call, target, self._roster.gone(target)))
 
-    def _fail(self, peer: Peer, call: m.Call, targets: Iterable[int], why: str) -> None:
+    def order(
+        self,
+        engines: Sequence[Engine],
+        op: str,
+        data: bytes,
+        hear: Callable[[Engine, m.Done | None], None],
+    ) -> None:
+        """Number a run of the controller's own, and put it into the queues of these engines."""
+        ids = [engine.info.id for engine in engines]
+        work = Work(None, 0, self._number(), set(ids), [], ids, hear=hear)
+        run = m.Run(work.seq, op, b"", m.Part(data, [len(data)]), False, compact(ids))
+        for engine in engines:
+            engine.runs[work.seq] = work
+            self._actions.send(engine.peer, run)
+
+    def _fail(
+        self, peer: Peer, call: m.Call, targets: Iterable[int], why: str, *, status: str = "lost"
+    ) -> None:
         for target in targets:
-            self._actions.send(peer, m.Result(call.call, target, "lost", m.Part(), err=why))
+            self._actions.send(peer, m.Result(call.call, target, status, m.Part(), err=why))
         for part in call.parts:
             self._actions.unlink(part.blob)
 
@@ -217,6 +253,8 @@ class Calls:
             self._actions.send(work.client, result, frames)
         else:
             self._actions.unlink(done.part.blob)
+        if work.hear is not None:
+            work.hear(engine, done)
         self._settle(work)
 
     def print(self, peer: Peer, text: m.Print, _frames: Sequence[Frame]) -> None:
@@ -226,7 +264,7 @@ class Calls:
         if engine is not None and work is not None and work.client in self.clients:
             self._actions.send(work.client, m.Output(work.call, engine.info.id, text.stream, text.text))
 
-    def lacking(self, peer: Peer, lacking: m.Lacking, now: float) -> None:
+    def lacking(self, peer: Peer, lacking: m.Lacking, _frames: Sequence[Frame]) -> None:
         """Ask the client for a definition that the engine does not have any more.
 
         The engine can do nothing before it has it, or knows that it will not come. A client that let an
@@ -237,7 +275,7 @@ class Calls:
         client = work.client if work is not None else None
         if engine is not None and client in self.clients and client not in self._silent:
             self._actions.send(client, m.Missing(engine.info.id, lacking.digest))
-            self.awaited.setdefault((peer, lacking.digest), (now + DEFINITION_PATIENCE, client))
+            self.awaited.setdefault((peer, lacking.digest), (self._actions.now + DEFINITION_PATIENCE, client))
         else:
             self._actions.send(peer, m.Given(lacking.digest, b""))
 
@@ -271,6 +309,8 @@ class Calls:
             self.failing.went_wrong(work, engine)
             if work.client in self.clients:
                 self._actions.send(work.client, _lost_result(work.call, gone.id, gone))
+            if work.hear is not None:
+                work.hear(engine, None)
             self._settle(work)
         engine.runs.clear()
 

@@ -16,6 +16,7 @@ from hpcremote.controller.absent import Absent
 from hpcremote.controller.agents import Agents
 from hpcremote.controller.asking import Asking
 from hpcremote.controller.calls import Calls, Client
+from hpcremote.controller.ending import Ending
 from hpcremote.controller.events import (
     Action,
     Actions,
@@ -30,6 +31,7 @@ from hpcremote.controller.events import (
 )
 from hpcremote.controller.restarting import Restarting
 from hpcremote.controller.roster import Engine, Roster
+from hpcremote.controller.walltime import Walltime
 from hpcremote.controller.watchdog import Watchdog
 from hpcremote.wire import messages as m
 from hpcremote.wire.frames import Frame
@@ -46,7 +48,7 @@ class Stranger:
 class Controller:
     """The state of a cluster, and its rules."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a profile says of a controller
         self,
         cluster_id: str,
         version: str,
@@ -57,25 +59,31 @@ class Controller:
         grace: float = 10.0,
         collective_grace: float = 2.0,
         watchdog: float = 0.0,
+        walltime_warning: float = 120.0,
+        save_on_walltime: str = "",
     ) -> None:
         self.cluster_id, self.version = cluster_id, version
         self.host, self.pid = host, pid
-        self.shm = shm
-        self.grace = grace
+        self.shm, self.grace = shm, grace
         self._actions = Actions()
         self.roster = Roster(cluster_id, shm, self._actions)
-        self._calls = Calls(self.roster, self._actions, collective_grace)
-        self.clients = self._calls.clients
         self.agents = Agents(self.roster, self._actions)
         self._absent = Absent(self._actions)
+        clients: dict[Peer, Client] = {}
+        self.walltime = Walltime(self.roster, clients, self.agents.of, self._actions)
+        self._calls = Calls(self.roster, clients, self._actions, collective_grace, self.walltime.refusal)
+        self.clients = clients
+        self._ending = Ending(
+            self.roster, self.walltime, self._calls.order, self._actions, walltime_warning, save_on_walltime
+        )
+        self.agents.handlers.update(self._ending.of_agents)
         self._watchdog = Watchdog(watchdog, self.roster, self.clients, self.agents.look, self._actions)
         self._restarting = Restarting(self.roster, self._actions)
         identity = {"cluster_id": cluster_id, "version": version, "host": host, "pid": pid}
         self._asking = Asking(identity, self.roster, self.clients, self._actions)
         self.strangers: dict[Peer, Stranger] = {}
         self.ending: float | None = None
-        self._why_ending = ""
-        self._now = 0.0
+        self._why_ending, self._now = "", 0.0
         self._on_client: dict[type[Any], Callable[..., None]] = {
             m.Define: self._calls.define,
             m.Call: self._calls.call,
@@ -83,16 +91,17 @@ class Controller:
             m.Shutdown: self._shutdown,
             m.Query: self._asking.query,
             m.Where: self.agents.ask,
-            m.Kill: self._kill,
+            m.Kill: self.agents.kill,
             m.Restart: self._restarting.restart,
         }
         self._on_engine: dict[type[Any], Callable[..., None]] = {
-            m.Phase: self._phase,
+            m.Phase: self.roster.phase,
             m.Join: self._join,
             m.Register: self._register,
             m.Done: self._calls.done,
             m.Print: self._calls.print,
-            m.Lacking: self._lacking,
+            m.Lacking: self._calls.lacking,
+            m.Hook: self._ending.hooked,
             m.Leaving: self._leaving,
         }
 
@@ -134,7 +143,8 @@ class Controller:
 
     def deadline(self) -> float | None:
         """Return when a Tick is due, or None."""
-        times = (self._calls.due(), self.agents.due(), self._watchdog.due(), self._absent.due(), self.ending)
+        parts = (self._calls, self.agents, self._watchdog, self._absent, self._ending)
+        times = (self.ending, *(part.due() for part in parts))
         return min((time for time in times if time is not None), default=None)
 
     def end(self, reason: str, now: float) -> list[Action]:
@@ -203,6 +213,7 @@ class Controller:
         shm = self.shm if local else ""
         engines = self.roster.infos()
         self._actions.send(peer, m.Welcome(self.cluster_id, self.version, self.host, self.pid, engines, shm))
+        self.walltime.greet(peer)
 
     # ------------------------------------------------------------ what clients ask
 
@@ -219,14 +230,7 @@ class Controller:
                 self._actions.send(engine.peer, m.Stop("a client asked for it"))
         self._actions.send(peer, m.Answer(shutdown.request, "true"))
 
-    def _kill(self, peer: Peer, kill: m.Kill, _frames: Sequence[Frame]) -> None:
-        problem = self.agents.signal(kill.targets, kill.number)
-        self._actions.send(peer, m.Answer(kill.request, "" if problem else "true", problem))
-
     # ------------------------------------------------------------ what engines say
-
-    def _phase(self, peer: Peer, phase: m.Phase, _frames: Sequence[Frame]) -> None:
-        self.roster.phase(peer, phase)
 
     def _join(self, peer: Peer, join: m.Join, _frames: Sequence[Frame]) -> None:
         if self.ending is not None:
@@ -243,6 +247,7 @@ class Controller:
             self._actions.send(peer, m.Refused(problem))
             self._complain(peer, f"was refused as a set of engines: {problem}")
             return
+        self._ending.registered(register)
         self._announce(self.roster.complete(register.set_id))
 
     def _announce(self, engines: list[Engine]) -> None:
@@ -258,9 +263,7 @@ class Controller:
         ids = f"engine {first.id}" if first is last else f"engines {first.id} to {last.id}"
         self._actions.log(f"{ids} registered from {', '.join(sorted({e.info.host for e in engines}))}")
         self._restarting.announced(first.set_id)
-
-    def _lacking(self, peer: Peer, lacking: m.Lacking, _frames: Sequence[Frame]) -> None:
-        self._calls.lacking(peer, lacking, self._now)
+        self.walltime.announced(first.set_id)
 
     def _leaving(self, peer: Peer, leaving: m.Leaving, _frames: Sequence[Frame]) -> None:
         self.roster.leaving(peer, leaving.cause)
@@ -274,6 +277,7 @@ class Controller:
         for peer in self._absent.overdue() if self._absent else ():
             self._actions.forget(peer)
             self._lost(Lost(peer))
+        self._ending.turn()
         if not self.agents.busy:
             return
         self.agents.give_up()

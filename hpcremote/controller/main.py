@@ -75,6 +75,8 @@ def run(profile: Profile, cluster_id: str, relauncher: Relauncher | None = None)
             grace=profile.stop_timeout,
             collective_grace=profile.collective_grace,
             watchdog=profile.watchdog,
+            walltime_warning=profile.walltime_warning,
+            save_on_walltime=profile.save_on_walltime,
         )
         # Nearly nothing here makes cycles, and looking for them takes a tenth of the time of a call.
         gc.freeze()

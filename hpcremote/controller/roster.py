@@ -7,7 +7,7 @@ refused as a whole: the other ranks end as well, and say why.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from hpcremote.controller.events import Actions
 from hpcremote.controller.misfits import Misfits
 from hpcremote.controller.sets import Set
 from hpcremote.wire import messages as m
+from hpcremote.wire.frames import Frame
 from hpcremote.wire.messages import PROTOCOL
 
 if TYPE_CHECKING:
@@ -190,7 +191,7 @@ class Roster:
         """Take note of a connection that is an engine's."""
         self._newcomers[peer] = Newcomer(local)
 
-    def phase(self, peer: Peer, phase: m.Phase) -> None:
+    def phase(self, peer: Peer, phase: m.Phase, _frames: Sequence[Frame]) -> None:
         """Take note of how far a starting engine is."""
         if newcomer := self._newcomers.get(peer):
             newcomer.phase = phase

@@ -110,6 +110,11 @@ class Executor:
         run = self._machine.running
         return f"{self._link.connection.cluster_uid}-{run.seq if run is not None else 0}"
 
+    def tell_of_hook(self, before: float) -> None:
+        """Tell the controller that something is to run so many seconds before the end."""
+        assert self._link is not None  # noqa: S101
+        self._link.post((m.Hook(before), ()))
+
     @property
     def namespace(self) -> Namespace:
         """The engine's namespace."""

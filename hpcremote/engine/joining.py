@@ -14,6 +14,7 @@ from hpcremote.engine.machine import Engine
 from hpcremote.engine.mpi import Place
 from hpcremote.errors import ConfigError, HPCRemoteError, LaunchError
 from hpcremote.wire import messages as m
+from hpcremote.wire import walltime
 
 if TYPE_CHECKING:
     from hpcremote.connection import Connection
@@ -48,7 +49,9 @@ def register(link: Link, machine: Engine, uid: str, place: Place) -> None:
     if place.members:
         environ = os.environ  # set by hpcremote.launch, if that has started us
         mark, replaces = environ.get("HPCREMOTE_MARK", ""), environ.get("HPCREMOTE_REPLACES", "")
-        hello.append(m.Register(place.set_id, place.size, place.members, mark, replaces))
+        left = _time_left()
+        job = walltime.system(environ)
+        hello.append(m.Register(place.set_id, place.size, place.members, mark, replaces, left, job))
     link.introduce(m.Phase(uid, socket.gethostname(), os.getpid(), "MPI_Init"), *hello)
     link.wait(
         lambda: bool(machine.joined or machine.refused or machine.stopping or link.lost_since), REGISTRATION
@@ -58,3 +61,16 @@ def register(link: Link, machine: Engine, uid: str, place: Place) -> None:
     if machine.joined is None and not machine.stopping:
         why = "the controller went away" if link.lost_since else f"no answer within {REGISTRATION:g} s"
         raise LaunchError(f"rank {place.rank} of {place.size} could not register: {why}")
+
+
+def _time_left() -> float:
+    """Return in how many seconds our job ends, or -1 if nobody knows.
+
+    Raises:
+        LaunchError: somebody has set HPCREMOTE_ENDS to what is no time.
+    """
+    try:
+        left = walltime.known(os.environ, time.time())
+    except ValueError as error:
+        raise LaunchError(str(error)) from None
+    return -1.0 if left is None else left

@@ -11,6 +11,7 @@
     pickler  name of a pickler                             None
     mpi_...  what all engines of the call do together: see engine.bulk
     save, peek, load  the namespace and its file: see engine.saving
+    walltime  what runs before the job ends: see engine.ending
 
 Whatever user code raises comes out as it is, SystemExit and KeyboardInterrupt too: the executor turns all
 of it into a failure, and the engine lives on. :meth:`Operations.answer` does both.
@@ -72,6 +73,10 @@ class Operations:
             from hpcremote.engine import saving
 
             self._operations.update(saving.operations())
+        elif op not in self._operations and op == "walltime":
+            from hpcremote.engine import ending
+
+            self._operations[op] = ending.perform
         try:
             return self._operations[op]
         except KeyError:

@@ -38,6 +38,20 @@ class Noticed(Message, tag="noticed"):
     state: str
 
 
+class Remaining(Message, tag="remaining"):
+    """The job of this rank ends in so many seconds, says its batch system (negative: it has no limit)."""
+
+    uid: str
+    seconds: float
+
+
+class Warned(Message, tag="warned"):
+    """These ranks were sent a signal by which batch systems say that a job is about to be ended."""
+
+    uids: list[str]
+    number: int
+
+
 # ---------------------------------------------------------------- controller → node agent
 
 
@@ -54,3 +68,9 @@ class Signal(Message, tag="signal"):
 
     uids: list[str]
     number: int
+
+
+class HowLong(Message, tag="howlong"):
+    """Ask the batch system when the job of this rank ends."""
+
+    uid: str

@@ -30,7 +30,9 @@ class Register(Message, tag="register"):
     """Rank 0 registers the whole set.
 
     ``mark`` is what the processes of a cluster that hpcremote started carry in their environment, empty for
-    a set that was started by hand; ``replaces`` is the set that this one is instead of.
+    a set that was started by hand; ``replaces`` is the set that this one is instead of. Its job ends ``left``
+    seconds from now (negative: not known), and is one of the batch system ``job`` ("" if it is none that can
+    be asked).
     """
 
     set_id: str
@@ -38,6 +40,8 @@ class Register(Message, tag="register"):
     members: list[Member]
     mark: str = ""
     replaces: str = ""
+    left: float = -1.0
+    job: str = ""
 
 
 class Done(Message, tag="done"):
@@ -74,6 +78,12 @@ class Lacking(Message, tag="lacking"):
 
     seq: int
     digest: bytes
+
+
+class Hook(Message, tag="hook"):
+    """The engine has a function that is to run so many seconds before its job ends (negative: as usual)."""
+
+    before: float
 
 
 class Leaving(Message, tag="leaving"):

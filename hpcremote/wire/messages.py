@@ -9,7 +9,8 @@ Read this file first. ``docs/reference/wire.md`` is made from it.
                                          engine ──Print─▶ controller ──Output──▶ client
     engine ──Phase (while it starts), Join (each rank), Register (rank 0 for its set)──▶ controller
                                      engine ◀──Joined── controller ──Engines──▶ clients
-    agent ──Attend, Exited, Noticed──▶ controller ──Look, Signal──▶ agent ──Seen──▶ controller
+    agent ──Attend, Exited, Noticed, Warned──▶ controller ──Look, Signal──▶ agent ──Seen──▶ controller
+    controller ──HowLong──▶ agent ──Remaining──▶ controller ──TimeLeft──▶ clients
 
 A message is a small header. What users send travels beside it as a :class:`Part`, which only the
 two ends look into: the controller hands it on as it is.
@@ -22,11 +23,22 @@ two ends look into: the controller hands it on as it is.
 
 from __future__ import annotations
 
-from hpcremote.wire.agentmessages import Attend, Exited, Look, Noticed, Seen, Signal
+from hpcremote.wire.agentmessages import (
+    Attend,
+    Exited,
+    HowLong,
+    Look,
+    Noticed,
+    Remaining,
+    Seen,
+    Signal,
+    Warned,
+)
 from hpcremote.wire.enginemessages import (
     Done,
     Drop,
     Given,
+    Hook,
     Join,
     Joined,
     Lacking,
@@ -80,6 +92,8 @@ __all__ = [
     "Gone",
     "Hanging",
     "Hello",
+    "Hook",
+    "HowLong",
     "Join",
     "Joined",
     "Kill",
@@ -98,6 +112,7 @@ __all__ = [
     "Refused",
     "Register",
     "Release",
+    "Remaining",
     "Renew",
     "Restart",
     "Result",
@@ -109,9 +124,11 @@ __all__ = [
     "Signal",
     "Stop",
     "Tend",
+    "TimeLeft",
     "ToAgent",
     "ToClient",
     "ToEngine",
+    "Warned",
     "Welcome",
     "Where",
 ]
@@ -144,6 +161,7 @@ class Call(Message, tag="call"):
     ``parts`` has one entry for all targets, or one for each. ``digest`` names the function
     (empty: it is in the part). ``op`` is one of ``engine.operations``. When it has failed on one engine,
     those that wait for that one in MPI are released after ``grace`` seconds (negative: the profile's).
+    It is refused where the job of an engine ends in less than ``needs`` seconds.
     ``targets`` are in the compact form (``wire.targets``): ``-n`` behind an id stands for the next *n* ids.
     """
 
@@ -154,6 +172,7 @@ class Call(Message, tag="call"):
     parts: list[Part]
     label: str = ""
     grace: float = -1.0
+    needs: float = 0.0
 
     @property
     def nframes(self) -> int:
@@ -247,7 +266,7 @@ class Result(Message, tag="result"):
 
     ``status`` is ``ok`` (the part is the value), ``error`` (the part is a wire.failure.Failure),
     ``released`` (an error too: it waited in MPI for an engine on which the call had failed),
-    ``aborted``, or ``lost`` (``err`` says how the engine ended).
+    ``aborted``, ``refused`` (``err`` says why), or ``lost`` (``err`` says how the engine ended).
     """
 
     call: int
@@ -289,6 +308,17 @@ class Hanging(Message, tag="hanging"):
     data: str
 
 
+class TimeLeft(Message, tag="timeleft"):
+    """The job of an engine set ends in so many seconds (negative: nobody knows of a limit).
+
+    ``why`` says that its scheduler is about to end it, if that has been heard.
+    """
+
+    set_id: str
+    seconds: float
+    why: str = ""
+
+
 class Answer(Message, tag="answer"):
     """The answer to a Query or Shutdown, as JSON; ``error`` when it could not be done."""
 
@@ -298,20 +328,20 @@ class Answer(Message, tag="answer"):
 
 
 FromClient = Hello | Define | Call | Abort | Shutdown | Query | Where | Kill | Restart
-ToClient = Welcome | Refused | Engines | Result | Output | Missing | Hanging | Answer
-FromEngine = Phase | Join | Register | Done | Print | Lacking | Leaving
-FromAgent = Attend | Seen | Exited | Noticed
-ToAgent = Look | Signal
+ToClient = Welcome | Refused | Engines | Result | Output | Missing | Hanging | TimeLeft | Answer
+FromEngine = Phase | Join | Register | Done | Print | Lacking | Hook | Leaving
+FromAgent = Attend | Seen | Exited | Noticed | Remaining | Warned
+ToAgent = Look | Signal | HowLong
 ToEngine = Joined | Refused | Run | Given | Drop | Release | Settled | Renew | Tend | Stop
 AnyMessage = (
     Hello | Define | Call | Abort | Shutdown | Query | Where | Kill | Restart
-    | Welcome | Refused | Engines | Result | Output | Missing | Hanging | Answer
-    | Phase | Join | Register | Done | Print | Lacking | Leaving
+    | Welcome | Refused | Engines | Result | Output | Missing | Hanging | TimeLeft | Answer
+    | Phase | Join | Register | Done | Print | Lacking | Hook | Leaving
     | Joined | Run | Given | Drop | Release | Settled | Renew | Tend | Stop
-    | Attend | Seen | Exited | Noticed | Look | Signal
+    | Attend | Seen | Exited | Noticed | Remaining | Warned | Look | Signal | HowLong
 )  # fmt: skip
 
 #: Which role may send what; the controller refuses the rest.
 CLIENT_MESSAGES = (Hello, Define, Call, Abort, Shutdown, Query, Where, Kill, Restart)
-ENGINE_MESSAGES = (Phase, Join, Register, Done, Print, Lacking, Leaving)
-AGENT_MESSAGES = (Attend, Seen, Exited, Noticed)
+ENGINE_MESSAGES = (Phase, Join, Register, Done, Print, Lacking, Hook, Leaving)
+AGENT_MESSAGES = (Attend, Seen, Exited, Noticed, Remaining, Warned)

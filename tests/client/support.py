@@ -19,6 +19,7 @@ from io import StringIO
 from typing import Any
 
 from hpcremote.client.client import Client
+from hpcremote.client.machine import PLAIN, Terms
 from hpcremote.engine.namespace import Namespace
 from hpcremote.engine.operations import Operations
 from hpcremote.errors import EngineError, NoEnginesRegistered, NotConnected
@@ -117,8 +118,7 @@ class FakeLink:
         payloads: Sequence[list[Any]],
         *,
         function: Any = None,
-        label: str = "",
-        grace: float = -1.0,
+        terms: Terms = PLAIN,
         sink: Any,
     ) -> int:
         if self.lost is not None:
@@ -138,8 +138,8 @@ class FakeLink:
             for target, wire in zip(targets, wires, strict=True):
                 if digest:
                     self._workers[target].operations.functions.define(digest, function.data)
-                self._open.append(Call(self._numbers, target, op, digest, wire, sink, label))
-            self.sent.append(Sent(list(targets), op, len(payloads), bool(digest), label))
+                self._open.append(Call(self._numbers, target, op, digest, wire, sink, terms.label))
+            self.sent.append(Sent(list(targets), op, len(payloads), bool(digest), terms.label))
             self._changed.notify_all()
             return self._numbers
 
