@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from hpcremote.controller.events import Actions, Peer
 from hpcremote.controller.failing import Failing, Trouble
@@ -73,6 +74,8 @@ class Calls:
     Attributes:
         clients: see there.
         awaited: which engines wait for which definitions.
+        of_clients: what to do with clients' messages.
+        of_engines: what to do with engines' messages.
     """
 
     def __init__(
@@ -91,6 +94,16 @@ class Calls:
         self._seq = 0
         # Which definition an engine waits for: until when, and from which client.
         self.awaited: dict[tuple[Peer, bytes], tuple[float, Peer]] = {}
+        self.of_clients: dict[type[Any], Callable[..., None]] = {
+            m.Define: self.define,
+            m.Call: self.call,
+            m.Abort: self.abort,
+        }
+        self.of_engines: dict[type[Any], Callable[..., None]] = {
+            m.Done: self.done,
+            m.Print: self.print,
+            m.Lacking: self.lacking,
+        }
         self._silent: set[Peer] = set()  # clients that let an engine wait in vain
 
     def due(self) -> float | None:

@@ -62,17 +62,15 @@ class Controller:
         walltime_warning: float = 120.0,
         save_on_walltime: str = "",
     ) -> None:
-        self.cluster_id, self.version = cluster_id, version
-        self.host, self.pid = host, pid
+        self.cluster_id, self.version, self.host, self.pid = cluster_id, version, host, pid
         self.shm, self.grace = shm, grace
         self._actions = Actions()
         self.roster = Roster(cluster_id, shm, self._actions)
         self.agents = Agents(self.roster, self._actions)
         self._absent = Absent(self._actions)
-        clients: dict[Peer, Client] = {}
-        self.walltime = Walltime(self.roster, clients, self.agents.of, self._actions)
-        self._calls = Calls(self.roster, clients, self._actions, collective_grace, self.walltime.refusal)
-        self.clients = clients
+        self.clients: dict[Peer, Client] = {}
+        self.walltime = Walltime(self.roster, self.clients, self.agents.of, self._actions)
+        self._calls = Calls(self.roster, self.clients, self._actions, collective_grace, self.walltime.refusal)
         self._ending = Ending(
             self.roster, self.walltime, self._calls.order, self._actions, walltime_warning, save_on_walltime
         )
@@ -85,9 +83,7 @@ class Controller:
         self.ending: float | None = None
         self._why_ending, self._now = "", 0.0
         self._on_client: dict[type[Any], Callable[..., None]] = {
-            m.Define: self._calls.define,
-            m.Call: self._calls.call,
-            m.Abort: self._calls.abort,
+            **self._calls.of_clients,
             m.Shutdown: self._shutdown,
             m.Query: self._asking.query,
             m.Where: self.agents.ask,
@@ -98,9 +94,7 @@ class Controller:
             m.Phase: self.roster.phase,
             m.Join: self._join,
             m.Register: self._register,
-            m.Done: self._calls.done,
-            m.Print: self._calls.print,
-            m.Lacking: self._calls.lacking,
+            **self._calls.of_engines,
             m.Hook: self._ending.hooked,
             m.Leaving: self._leaving,
         }

@@ -20,6 +20,7 @@ from typing import Any
 
 from hpcremote.client.client import Client
 from hpcremote.client.machine import PLAIN, Terms
+from hpcremote.client.walltime import Walltime
 from hpcremote.engine.namespace import Namespace
 from hpcremote.engine.operations import Operations
 from hpcremote.errors import EngineError, NoEnginesRegistered, NotConnected
@@ -96,6 +97,7 @@ class FakeLink:
     def __init__(self, size: int) -> None:
         self.uid = new_uid()
         self.lost: Exception | None = None
+        self.walltime = Walltime(lambda: self.engines)
         self.size = size
         self.sent: list[Sent] = []
         self.shut_down: list[tuple[list[int], bool]] = []
