@@ -44,6 +44,11 @@ def test_any_word_arrives_as_it_is(words, path):
     assert text.command(["$program", "$args"], {"program": path, "args": words}) == [path, *words]
 
 
+def test_a_word_with_spaces_stands_in_double_quotes():
+    assert text.command(['-o "jobid stat"', "$id"], {"id": "7"}) == ["-o", "jobid stat", "7"]
+    assert text.command(["""arguments="'$script'" """], {"script": "/a b"}) == ["arguments=\"'/a b'\""]
+
+
 def test_environment_keeps_only_what_is_set():
     table = {"ROOT": "1 $if_root", "POLICY": ":over $if_spare", "PLAIN": "x"}
     assert text.environment(table, {"if_root": "", "if_spare": None}) == {"ROOT": "1", "PLAIN": "x"}

@@ -47,6 +47,12 @@ class Draft:
     words: list[str]
     values: text.Values = field(repr=False)
 
+    @property
+    def command(self) -> str:
+        """The command as one would type it."""
+        shown = text.shown(self.words)
+        return f"{shown} < {text.shown([str(self.path)])}" if self.scheduler.submit.stdin else shown
+
 
 def draft(
     profile: Profile,

@@ -59,8 +59,7 @@ def _submit(draft: Draft) -> Submitted:
         meaning = text.explain(scheduler.hints, said.all, draft.values)
         reason = f"{text.tail(said.all, 5) or 'it says nothing'}" + (f"\n{meaning}" if meaning else "")
         raise LaunchError(
-            f"{scheduler.name} did not take the job ({text.shown(draft.words)}, exit code {said.code}):\n"
-            f"{reason}"
+            f"{scheduler.name} did not take the job ({draft.command}, exit code {said.code}):\n{reason}"
         )
     return Submitted(
         found,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,6 @@ import pytest
 
 from hpcremote import files, profile
 from hpcremote.errors import LaunchError
-from hpcremote.launch import text
 from hpcremote.launch.batch.draft import Draft, draft
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "scripts"
@@ -71,7 +71,7 @@ def every_key(name: str) -> dict[str, Any]:
 def test_script_and_command(name: str, which: str) -> None:
     made = drafted(name, 8, **(every_key(name) if which == "all" else {}))
     golden = (GOLDEN / f"{name}-{which}.txt").read_text()
-    assert f"$ {text.shown(made.words)}\n\n{made.script}" == golden
+    assert f"$ {made.command}\n\n{made.script}" == golden
 
 
 @pytest.mark.parametrize("name", MINE)
@@ -81,8 +81,6 @@ def test_the_script_is_one(name: str, tmp_path: Path) -> None:
     script = tmp_path / "job.sh"
     for keys in ({}, every_key(name)):
         script.write_text(drafted(name, 8, **keys).script)
-        import subprocess
-
         assert subprocess.run([bash, "-n", str(script)], capture_output=True).stderr == b""
 
 
