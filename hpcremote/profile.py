@@ -61,7 +61,7 @@ class Profile:
     launcher: str = _key("local", "How engines start: the name of a file in launchers/.")
     n: int | None = _key(
         None,
-        "How many engines; unset: `nodes` times `ranks_per_node`, else one a core, at most 4.",
+        "How many engines; unset: the slots of `hosts`, `nodes` x `ranks_per_node`, or one a core, at most 4.",
         unit="engines",
         least=1,
         also=("ranks",),
@@ -73,6 +73,12 @@ class Profile:
     )
     mpiexec: str = _key("", "The mpiexec command; unset: beside the Python interpreter, then on PATH.")
     mpiexec_args: tuple[str, ...] = _key((), "More arguments for mpiexec or srun, as a list.")
+    hosts: tuple[str, ...] = _key(
+        (),
+        "Hosts that engines start on by ssh, with their slots, as in [node1, node2:4]; unset: this machine.",
+    )
+    ssh: str = _key("", "The ssh command for hosts; unset: $HPCREMOTE_SSH, or ssh.")
+    ssh_args: tuple[str, ...] = _key((), "More arguments for ssh, as a list.")
     srun_mpi: str = _key(
         "", "Which `--mpi` srun is given; unset: pmi2 for MPICH and Intel MPI, pmix for Open MPI."
     )
@@ -179,7 +185,10 @@ class Profile:
 
     @property
     def engines(self) -> int:
-        """How many engines to start; ``n``, or what nodes take, or one a core and at most 4."""
+        """How many engines to start; ``n``, or what nodes or hosts take, or one a core and at most 4."""
+        if self.n is None and self.hosts:
+            slots = [entry.partition(":")[2] for entry in self.hosts]
+            return sum(int(count) if count.isdigit() else 1 for count in slots)
         if self.n is None and self.nodes and self.scheduler:
             return self.nodes * (self.ranks_per_node or 1)
         return self.n or self.ranks_per_node or min(4, len(os.sched_getaffinity(0)))

@@ -88,7 +88,7 @@ def _leave_nothing(profile_name: str, cluster_id: str, patience: float) -> None:
     if not mark:
         return  # started by hand
     from hpcremote import files
-    from hpcremote.launch import process, record
+    from hpcremote.launch import process, record, remote
     from hpcremote.launch.batch import jobs
 
     folder = files.cluster_dir(profile_name, cluster_id)
@@ -104,6 +104,9 @@ def _leave_nothing(profile_name: str, cluster_id: str, patience: float) -> None:
             polite = 0.0 if found.state == "starting" else patience
             process.end(found.engines, mark, (), polite=polite)
             jobs.cancel(found.jobs, patience=polite)
-            record.forget(found)
+            try:
+                remote.end(folder, mark)
+            finally:
+                record.forget(found)
     except AlreadyRunning:
         return  # hpcremote stop does it

@@ -18,7 +18,7 @@ from collections.abc import Iterable
 
 from hpcremote import files
 from hpcremote.errors import LaunchError
-from hpcremote.launch import catalog, job, memory, process, record
+from hpcremote.launch import catalog, job, memory, process, record, remote
 from hpcremote.launch.job import REPLACES
 from hpcremote.launch.process import Process
 from hpcremote.profile import Profile
@@ -92,6 +92,7 @@ class Again:
             process.end(old, _NOBODY if each else mark, (), polite=0.0, firm=_FIRM)
             if not each:
                 memory.remove(found.memory)
+                remote.end(self._folder, mark, forget=False)
             self._check(found, mark)  # that took a while
             plan = job.plan(
                 launcher, self._profile, size, self._words(), mark, cwd=found.cwd, more={REPLACES: set_id}

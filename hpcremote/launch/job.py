@@ -12,10 +12,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 from hpcremote import files
 from hpcremote.errors import LaunchError
-from hpcremote.launch import mpi, process, text
+from hpcremote.launch import hosts, mpi, process, remote, text
 from hpcremote.launch.process import MARK, Child, Process, how_it_ended
 from hpcremote.launch.spec import Launcher, Program
 from hpcremote.profile import Profile
@@ -40,6 +41,9 @@ def check_room(profile: Profile, n: int) -> None:
     Raises:
         LaunchError: *n* is too many; the message says which key allows them.
     """
+    if profile.hosts:
+        hosts.deal(profile.hosts, n)
+        return
     if profile.mpiexec_args or any(name in os.environ for name in _BATCH):
         return
     cores = len(os.sched_getaffinity(0))
@@ -54,7 +58,10 @@ def check_room(profile: Profile, n: int) -> None:
 
 @dataclass(frozen=True)
 class Plan:
-    """What will be run: *words*, *times* times, with *env* in *cwd*."""
+    """What will be run: *words*, *times* times, with *env* in *cwd*.
+
+    ``runs`` has words and standard input of each where they differ, as from host to host.
+    """
 
     launcher: Launcher
     words: list[str]
@@ -63,6 +70,8 @@ class Plan:
     cwd: str
     values: text.Values = field(repr=False)
     starter: mpi.Starter | None = None
+    dealt: tuple[hosts.Host, ...] = ()
+    runs: tuple[tuple[list[str], str], ...] = ()
 
 
 def base_environment(profile: Profile, mark: str) -> dict[str, str]:
@@ -129,6 +138,12 @@ def plan(
         "HPCREMOTE_LOG_LEVEL": profile.log_level,
     }
     values = _values(profile, n, engine, env, [MARK, JOB, *extra])
+    dealt = hosts.deal(profile.hosts, n) if profile.hosts else []
+    if launcher.ranks == "host" and not dealt:
+        raise LaunchError(
+            f"launcher {launcher.name} needs hosts: in profile {profile.name}, as in [node1, node2:4]"
+        )
+    values |= hosts.values(dealt, remote.command(profile))
     lines, table, starter = launcher.command, dict(launcher.environment), None
     if launcher.program is not None:
         starter = _starter(launcher, launcher.program, profile, env, values)
@@ -140,14 +155,21 @@ def plan(
         values["srun_mpi"] = profile.srun_mpi
     for name, value in text.environment(table, values).items():
         env.setdefault(name, value)  # the user's own setting wins
+    cwd = cwd or working_dir(profile)
+    there = {name: env[name] for name in [*cast("list[str]", values["export"]), "HPCREMOTE_DIR"]}
     return Plan(
         launcher=launcher,
         words=text.command(lines, values),
-        times=n if launcher.ranks == "each" else 1,
+        times={"each": n, "host": len(dealt)}.get(launcher.ranks, 1),
         env=env,
-        cwd=cwd or working_dir(profile),
+        cwd=cwd,
         values=values,
         starter=starter,
+        dealt=tuple(dealt),
+        runs=tuple(
+            (text.command(lines, {**values, "host": host.name}), hosts.starting(host, engine, there, cwd))
+            for host in (dealt if launcher.ranks == "host" else ())
+        ),
     )
 
 
@@ -190,8 +212,9 @@ class Job:
         with process.open_log(log) as file:
             file.write(f"$ {text.shown(plan.words)}\n".encode())
         self.children: list[Child] = []
-        for _ in range(plan.times):
-            self.children.append(Child(plan.words, env=plan.env, cwd=plan.cwd, log=log, leash=False))
+        for words, given in plan.runs or [(plan.words, "")] * plan.times:
+            child = Child(words, env=plan.env, cwd=plan.cwd, log=log, leash=False, given=given)
+            self.children.append(child)
 
     @property
     def processes(self) -> list[Process]:
@@ -223,6 +246,8 @@ class Job:
             code = child.exit_code()
             if code is not None:
                 who = f"engine {number}" if self.plan.launcher.ranks == "each" else Path(child.words[0]).name
+                if self.plan.runs:
+                    who = f"{who} to {self.plan.dealt[number].name}"
                 return f"{who} ended before all engines were there ({how_it_ended(code)})"
         return ""
 

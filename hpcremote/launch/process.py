@@ -10,15 +10,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import signal
 import subprocess
+import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from hpcremote import files
 from hpcremote.errors import LaunchError
@@ -52,9 +54,16 @@ class Child:
     """A process that we started."""
 
     def __init__(
-        self, words: Sequence[str], *, env: Mapping[str, str], cwd: str, log: Path, leash: bool
+        self,
+        words: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        cwd: str,
+        log: Path,
+        leash: bool,
+        given: str = "",
     ) -> None:
-        """Start it, its output going to the end of file *log*.
+        """Start it, its output going to the end of file *log*, its standard input being *given*.
 
         With *leash* its standard input is a pipe from us, which it reads to learn that we are gone.
 
@@ -64,12 +73,12 @@ class Child:
         self.words = list(words)
         self.log = log
         try:
-            with open_log(log) as file:
+            with open_log(log) as file, _with_text(given) as text:
                 self._popen = subprocess.Popen(
                     self.words,
                     env=dict(env),
                     cwd=cwd,
-                    stdin=subprocess.PIPE if leash else subprocess.DEVNULL,
+                    stdin=subprocess.PIPE if leash else text,
                     stdout=file,
                     stderr=file,
                     start_new_session=True,
@@ -110,6 +119,18 @@ class Child:
         self.release()
         if self._popen.poll() is None:
             self._popen.returncode = 0
+
+
+@contextlib.contextmanager
+def _with_text(given: str) -> Iterator[BinaryIO | int]:
+    """Give something to read from that has this text."""
+    if not given:
+        yield subprocess.DEVNULL
+        return
+    with tempfile.TemporaryFile() as file:
+        file.write(given.encode())
+        file.seek(0)
+        yield cast("BinaryIO", file)
 
 
 def open_log(path: Path) -> BinaryIO:

@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 
 from hpcremote.launch.reader import Reader
 
-#: How the ranks start: the command is run once for each engine, or once for all of them.
-RANKS = ("each", "together")
+#: How the ranks start: the command is run once for each engine, for all of them, or for each host.
+RANKS = ("each", "together", "host")
 #: What tells the flavour: the version of the program, or the MPI library that mpi4py loads.
 CHOSEN_BY = ("program", "library")
 _RARE = "chosen_by culprit label hints"

@@ -25,7 +25,7 @@ from pathlib import Path
 from hpcremote import files
 from hpcremote.errors import LaunchError
 from hpcremote.ids import new_uid
-from hpcremote.launch import catalog, job, memory, process, record, text
+from hpcremote.launch import catalog, hosts, job, memory, process, record, remote, text
 from hpcremote.launch.batch import draft, jobs
 from hpcremote.launch.batch.draft import Draft
 from hpcremote.launch.batch.submission import Standing, Submission
@@ -80,6 +80,10 @@ class Startup:
             LaunchError: something that is needed is not here. What was started is the caller's to end.
         """
         launcher = catalog.load(self.profile.launcher)
+        if self.profile.scheduler and self.profile.hosts:
+            raise LaunchError(
+                f"profile {self.profile.name!r} has hosts: and scheduler: where one of them says which nodes"
+            )
         if self.profile.scheduler:
             self.draft(controller)  # says what is wrong before anything is started
         else:
@@ -105,8 +109,16 @@ class Startup:
         """Start the engines here; return the folder that they start in."""
         words = [job.python_of(self.profile), *engine]
         plan = job.plan(launcher, self.profile, self.n, words, self.record.mark)
+        if plan.dealt:
+            self._look_at_hosts(plan)
         self.job = job.Job(plan, self.logs / "engines.log")
         return plan.cwd
+
+    def _look_at_hosts(self, plan: job.Plan) -> None:
+        ssh, folder = remote.command(self.profile), self.record.folder
+        path = {name: value for name, value in plan.env.items() if name == "PYTHONPATH"}
+        remote.check(plan.dealt, ssh, hosts.looking(str(plan.values["python"]), str(folder), plan.cwd, path))
+        remote.note(folder, self.record.mark, plan.dealt, ssh)
 
     @property
     def _in_job(self) -> bool:
@@ -241,4 +253,7 @@ def end(
         process.end(what.processes, what.mark, children, polite=polite + _LEEWAY if asked else 0.0)
         if what.jobs and polite > 0:
             jobs.cancel(what.jobs, patience=polite)
-        record.forget(what, keep_logs=keep_logs)
+        try:
+            remote.end(what.folder, what.mark)
+        finally:
+            record.forget(what, keep_logs=keep_logs)

@@ -1,0 +1,178 @@
+"""Engines on a list of hosts by ssh, and clients that reach a cluster from where it cannot be reached."""
+
+from __future__ import annotations
+
+import json
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.support import eventually
+from tests.schedulers.lab.hosts import Hosts
+
+pytestmark = pytest.mark.usefixtures("ssh")
+
+_SEEN = """
+import json, os, socket
+with hpcremote.Cluster(profile=PROFILE) as rc:
+    infos = rc.link.engines
+    print(json.dumps({
+        "ids": rc.ids,
+        "ranks": [infos[i].rank for i in rc.ids],
+        "hosts": rc[:].apply_sync(socket.gethostname),
+        "cwd": rc[:].apply_sync(os.getcwd),
+        "sum": rc[:].apply_sync(total) if MPI else None,
+    }))
+"""
+
+
+class Site:
+    """A head, on which everything is started."""
+
+    def __init__(self, hosts: Hosts, folder: Path) -> None:
+        self.hosts, self.folder = hosts, folder
+        self._made = 0
+
+    def profile(self, **keys: Any) -> str:
+        self._made += 1
+        path = self.folder / f"reach{self._made}.yaml"
+        lines = [f"{key}: {value}" for key, value in {"extends": "mpi", "interface": "eth0", **keys}.items()]
+        path.write_text("\n".join(lines) + "\n")
+        return str(path)
+
+    def python(self, code: str, host: str = "head", **names: Any) -> str:
+        given = "".join(f"{name} = {value!r}\n" for name, value in names.items())
+        words = [sys.executable, "-c", f"import hpcremote\n{given}{textwrap.dedent(code)}"]
+        done = self.hosts[host].run(words, cwd=self.folder, seconds=120)
+        return done.stdout + done.stderr
+
+    def see(self, profile: str, *, mpi: bool = True) -> dict[str, Any]:
+        total = "def total():\n    return hpcremote.comm().allreduce(hpcremote.comm().rank)\n"
+        said = self.python(total + _SEEN, PROFILE=profile, MPI=mpi)
+        assert said.startswith("{"), said
+        return json.loads(said)  # type: ignore[no-any-return]
+
+    def left(self) -> list[str]:
+        found = [(host, one) for host in self.hosts for one in host.processes("hpcremote")]
+        found += [(host, one) for host in self.hosts for one in host.processes("hydra")]
+        return [f"{host.name}: {' '.join(one.cmdline())}" for host, one in found]
+
+
+@pytest.fixture
+def site(hosts: Hosts, tmp_path: Path) -> Iterator[Site]:
+    made = Site(hosts, tmp_path)
+    yield made
+    eventually(lambda: made.left() == [], why=f"processes are left: {made.left()}")
+
+
+@pytest.mark.mpi
+def test_ranks_over_a_list_of_hosts(site: Site) -> None:
+    seen = site.see(site.profile(hosts="[node1:2, node2:2]"))
+    assert seen["ids"] == seen["ranks"] == [0, 1, 2, 3]
+    assert seen["hosts"] == ["node1", "node1", "node2", "node2"]
+    assert seen["sum"] == [6] * 4
+    assert site.left() == []
+
+
+def test_plain_engines_on_a_list_of_hosts(site: Site) -> None:
+    seen = site.see(site.profile(launcher="ssh", hosts="[node1, node2:2]"), mpi=False)
+    assert sorted(seen["hosts"]) == ["node1", "node2", "node2"]
+    assert set(seen["cwd"]) == {str(site.folder)}
+    assert site.left() == []
+
+
+@pytest.mark.parametrize("launcher", ["ssh", pytest.param("mpiexec", marks=pytest.mark.mpi)])
+def test_no_orphan_when_what_started_them_is_killed(site: Site, launcher: str) -> None:
+    """An ssh that is killed leaves what it started: stop finds it."""
+    profile = site.profile(launcher=launcher, hosts="[node1, node2]")
+    words = [sys.executable, "-m", "hpcremote"]
+    chosen = ["--profile", profile]
+    done = site.hosts.head.run([*words, "start", *chosen], cwd=site.folder, seconds=120)
+    assert done.returncode == 0, done.stderr
+    for one in site.hosts.head.processes("ssh"):
+        if "sshd" not in one.name():
+            one.kill()
+    name = Path(profile).stem
+    done = site.hosts.head.run([*words, "stop", "--profile", name], cwd=site.folder, seconds=120)
+    assert done.returncode == 0, done.stderr
+    assert site.left() == []
+
+
+def test_hosts_that_cannot_take_engines_are_named(site: Site) -> None:
+    site.hosts["node3"].power_off()
+    code = "hpcremote.Cluster(profile=PROFILE).start()"
+    profile = site.profile(hosts="[node1, node3]", launcher="ssh", ssh_args="[-o, ConnectTimeout=2]")
+    said = site.python(code, PROFILE=profile)
+    assert "engines cannot start on 1 of 2 hosts:\n  node3: node3 cannot be reached from here" in said
+    profile = site.profile(hosts="[node1, node2]", launcher="ssh", python="/no/such/python")
+    said = site.python(code, PROFILE=site.profile(hosts="[node1, nowhere]", launcher="ssh"))
+    assert "nowhere: nowhere has no such name here" in said
+    said = site.python(code, PROFILE=site.profile(hosts="[node1, node2:2]", launcher="ssh", n=5))
+    assert "5 engines are too many for hosts: node1:1, node2:2 (3 slots)" in said
+    said = site.python(code, PROFILE=site.profile(launcher="ssh"))
+    assert "launcher ssh needs hosts: in profile" in said
+    script = site.folder / "python3"
+    script.write_text(
+        f'#!/bin/sh\n[ "$(hostname)" = node2 ] && exec /usr/bin/false\nexec {sys.executable} "$@"\n'
+    )
+    script.chmod(0o755)
+    said = site.python(code, PROFILE=site.profile(hosts="[node1, node2]", launcher="ssh", python=str(script)))
+    assert "on 1 of 2 hosts:\n  node2: hpcremote is not installed for" in said
+
+
+_FAR = """
+import os, sys, time
+rc = hpcremote.Client(sshserver=SERVER, ssh=SSH, profile=PROFILE)
+print(rc.ids, rc[:].apply_sync(abs, -1), flush=True)
+call = rc[:].apply_async(__import__("time").sleep, 1)
+for line in sys.stdin:
+    print(rc[:].apply_async(abs, int(line)).get(timeout=60), call.get(timeout=60), flush=True)
+rc.close()
+"""
+
+
+def test_a_client_behind_a_jump_host_whose_wire_is_pulled(site: Site) -> None:
+    """The laptop (node3) reaches the head by node1 only; the controller's port is reached from the head."""
+    hosts = site.hosts
+    profile = site.profile(launcher="local", extends="local", n=2)
+    words = [sys.executable, "-m", "hpcremote"]
+    done = hosts.head.run([*words, "start", "--profile", profile], cwd=site.folder, seconds=120)
+    assert done.returncode == 0, done.stderr
+    name = Path(profile).stem
+    try:
+        hosts.cut(hosts["node3"], hosts.head)
+        code = f"import hpcremote\nSERVER, SSH, PROFILE = 'head', 'ssh -J node1', {name!r}\n{_FAR}"
+        import subprocess
+
+        far = hosts["node3"].popen([sys.executable, "-u", "-c", code], cwd=site.folder, stdin=subprocess.PIPE)
+        assert far.stdin is not None
+        assert far.stdout is not None
+        assert far.stdout.readline() == "[0, 1] [1, 1]\n"
+        hosts.cut(hosts["node3"], hosts["node1"])
+        far.stdin.write("-5\n")
+        far.stdin.flush()
+        eventually(lambda: _broke(site, name), seconds=60)
+        hosts.join(hosts["node3"], hosts["node1"])
+        assert far.stdout.readline() == "[5, 5] [None, None]\n"
+        far.communicate(timeout=60)
+    finally:
+        hosts.head.run([*words, "stop", "--profile", name], cwd=site.folder, seconds=120)
+
+
+def _broke(site: Site, name: str) -> bool:
+    words = [sys.executable, "-m", "hpcremote", "logs", "--profile", name]
+    return "is away" in site.hosts.head.run(words, cwd=site.folder).stdout
+
+
+def test_an_interface_with_the_same_address_everywhere_is_named_and_costs_no_time(site: Site) -> None:
+    with site.hosts.dead_ends() as name:
+        profile = site.profile(launcher="ssh", hosts="[node1]", interface=name)
+        said = site.python("hpcremote.Cluster(profile=PROFILE, start_timeout=30).start()", PROFILE=profile)
+        assert "172.17.0.1" in said
+        assert "refused" in said or "this machine's own" in said
+        seen = site.see(site.profile(launcher="ssh", hosts="[node1]", interface="all"), mpi=False)
+        assert seen["hosts"] == ["node1"]
