@@ -61,7 +61,7 @@ class Profile:
     launcher: str = _key("local", "How engines start: the name of a file in launchers/.")
     n: int | None = _key(
         None,
-        "How many engines; unset: the slots of `hosts`, `nodes` x `ranks_per_node`, or one a core, at most 4.",
+        "How many engines; unset: slots of `hosts`, `nodes` x `ranks_per_node`, or one a core, at most 4.",
         unit="engines",
         least=1,
         also=("ranks",),

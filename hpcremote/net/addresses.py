@@ -98,6 +98,11 @@ def interfaces() -> list[Interface]:
     return sorted(found, key=lambda one: one.rank)
 
 
+def own_addresses() -> dict[str, str]:
+    """Return the addresses of this machine, each with the name of its interface."""
+    return {address: one.name for one in interfaces() for address in one.addresses}
+
+
 def _means_all(interface: str) -> bool:
     return interface in ("auto", "all", "*", _EVERY, "::")
 

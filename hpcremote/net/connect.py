@@ -14,6 +14,7 @@ from hpcremote import files
 from hpcremote.connection import Connection
 from hpcremote.errors import NotConnected
 from hpcremote.ids import new_uid
+from hpcremote.net.addresses import own_addresses
 from hpcremote.net.keys import KeyPair
 from hpcremote.net.resuming import ResumingTransport
 from hpcremote.net.sockets import dealer, readable
@@ -26,6 +27,8 @@ _lock = threading.Lock()
 
 #: How long one address may take before the next one is tried.
 PER_ADDRESS = 5.0
+#: The same for an address that is our own machine's as well: it leads there only if somebody forwards it.
+OWN = 1.0
 #: How the address of a local socket begins.
 LOCAL = "ipc://"
 #: How long a tunnel may be away until its clients give up, in seconds.
@@ -63,18 +66,34 @@ def connect(connection: Connection, timeout: float) -> Open:
     keys = KeyPair(connection.public_key, connection.secret_key)
     deadline = time.monotonic() + timeout
     answers = []
-    candidates = addresses(connection)
+    own = {} if connection.is_local or connection.tunnel else own_addresses()
+    candidates = sorted(addresses(connection), key=lambda one: _host(one) in own)
     for index, address in enumerate(candidates):
         left = deadline - time.monotonic()
         share = left / (len(candidates) - index)
-        found = _try(address, keys, connection.server_key, max(0.2, min(PER_ADDRESS, share)))
+        most = OWN if _host(address) in own else PER_ADDRESS
+        found = _try(address, keys, connection.server_key, max(0.2, min(most, share)))
         if isinstance(found, Open):
             return _lasting(found) if address.startswith(TUNNEL) else found
-        answers.append(f"  {address}: {found}")
+        answers.append(f"  {address}: {found}{_leads_here(own.get(_host(address)))}")
     tried = "\n".join(answers) if answers else "  (the connection file names no address)"
     raise NotConnected(
         f"cannot reach the controller of cluster {connection.cluster_id!r} (pid {connection.pid} on "
         f"{connection.host}) from {tcp.gethostname()}; tried\n{tried}"
+    )
+
+
+def _host(address: str) -> str:
+    return address.rpartition("//")[2].rpartition(":")[0].strip("[]")
+
+
+def _leads_here(name: str | None) -> str:
+    """Say of an address that this machine has, too, what that means."""
+    if name is None:
+        return ""
+    here = tcp.gethostname()
+    return (
+        f"; {here} has that address itself ({name}), so it does not lead to another machine: see interface:"
     )
 
 

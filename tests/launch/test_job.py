@@ -153,3 +153,26 @@ def test_other_hosts_and_batch_jobs_count_their_own_slots(monkeypatch):
     job.check_room(profile.load("mpi", {"mpiexec_args": ["-hosts", "a,b"]}), 100_000)
     monkeypatch.setenv("SLURM_JOB_ID", "1")
     job.check_room(profile.load("mpi", {}), 100_000)
+
+
+def test_hosts_and_the_ssh_to_them(plan, monkeypatch):
+    given = {"hosts": ["node1:2", "node2"], "ssh": "ssh -F x", "ssh_args": ["-4"]}
+    made = plan("mpich", **given)
+    assert made.words[3:9] == ["-launcher", "ssh", "-launcher-exec", "ssh", "-hosts", "node1:2,node2:1"]
+    assert made.env["HYDRA_LAUNCHER_EXTRA_ARGS"] == "-F x -4"
+    made = plan("openmpi", **given)
+    assert made.words[3:5] == ["--host", "node1:2,node2:1"]
+    assert made.env["PRTE_MCA_plm_ssh_agent"] == made.env["OMPI_MCA_plm_rsh_agent"] == "ssh -F x -4"
+    assert "-hosts" not in plan("mpich").words
+    chosen = profile.load("local", {"hosts": ["node1", "node2:2"], "launcher": "ssh"})
+    assert chosen.engines == 3
+    made = job.plan(catalog.load("ssh"), chosen, 3, ENGINE, "a-mark", cwd="/w")
+    assert [words[-4:] for words, _ in made.runs] == [
+        [host, "exec", "sh", "-s"] for host in ("node1", "node2")
+    ]
+    scripts = [script for _, script in made.runs]
+    assert [script.count("py -m engine </dev/null &\n") for script in scripts] == [1, 2]
+    assert "export HPCREMOTE_MARK=a-mark\n" in scripts[0]
+    assert scripts[0].startswith("cd /w || exit 1\n")
+    with pytest.raises(LaunchError, match="launcher ssh needs hosts: in profile local"):
+        job.plan(catalog.load("ssh"), profile.load("local", {"launcher": "ssh"}), 1, ENGINE, "a-mark")

@@ -163,3 +163,17 @@ def test_a_lost_controller_is_noticed_at_once(controller: Controller) -> None:
 
 def test_one_context_a_process() -> None:
     assert module.context() is module.context()
+
+
+def test_an_address_that_is_our_own_is_tried_last_and_said_to_lead_nowhere(
+    controller: Controller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        nowhere = f"tcp://127.0.0.1:{closed.getsockname()[1]}"
+        with pytest.raises(NotConnected, match=r"refused; .* has that address itself \(lo\).*see interface:"):
+            connect(info(nowhere, machine="another"), 5.0)
+    # Somebody may forward it: it is not left out.
+    opened = connect(info(controller.tcp, machine="another"), 5.0)
+    assert opened.address == controller.tcp
+    opened.transport.close(0)
