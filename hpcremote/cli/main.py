@@ -21,6 +21,7 @@ COMMANDS = {
     "list": "list your clusters",
     "logs": "show a cluster's logs",
     "clean": "remove what dead clusters left",
+    "doctor": "check what may keep it from working here, and say what to do",
     "profile": "list, show, create or find profiles",
     "controller": "be a controller (start does this for you)",
     "stacks": "show where engines are, also while they hang",

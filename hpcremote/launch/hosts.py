@@ -80,6 +80,12 @@ def starting(host: Host, words: Sequence[str], env: Mapping[str, str], cwd: str)
     return "\n".join([*lines, "wait", ""])
 
 
+def running(words: Sequence[str], env: Mapping[str, str]) -> str:
+    """Return the shell script that runs *words* on a host, its complaints among what it prints."""
+    exports = [f"export {name}={shlex.quote(value)}" for name, value in sorted(env.items())]
+    return "\n".join([*exports, f"{shlex.join(words)} </dev/null 2>&1", ""])
+
+
 #: Ends what carries a mark. It is given the mark, and a host and process id to spare.
 _END = """\
 left() {

@@ -33,7 +33,7 @@ def command(profile: Profile) -> list[str]:
     return [*shlex.split(profile.ssh or os.environ.get("HPCREMOTE_SSH", "") or "ssh"), *profile.ssh_args]
 
 
-def _ask(host: str, ssh: Sequence[str], script: str) -> tuple[str, str]:
+def ask(host: str, ssh: Sequence[str], script: str) -> tuple[str, str]:
     """Have a host's shell run *script*; return what it printed, and why it could not (or nothing)."""
     where = sshwords.Server(host, command=tuple(ssh))
     words = sshwords.once(where, PATIENCE)
@@ -70,7 +70,7 @@ def check(dealt: Sequence[hosts.Host], ssh: Sequence[str], script: str) -> None:
     """
 
     def look(name: str) -> str:
-        said, wrong = _ask(name, ssh, script)
+        said, wrong = ask(name, ssh, script)
         return wrong or hosts.seen(said, __version__)
 
     if wrong := _all([host.name for host in dealt], look):
@@ -99,7 +99,7 @@ def end(folder: Path, mark: str, *, forget: bool = True) -> None:
     script = hosts.ending(f"{process.MARK}={mark}", socket.gethostname(), os.getpid())
 
     def kill(name: str) -> str:
-        said, wrong = _ask(name, data["ssh"], script)
+        said, wrong = ask(name, data["ssh"], script)
         left = said.rpartition("hpcremote-left")[2].split()
         return wrong or (f"processes {', '.join(left)} do not end" if left else "")
 

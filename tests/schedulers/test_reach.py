@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
+from hpcremote import files
 from tests.integration.support import eventually
 from tests.schedulers.lab.hosts import Hosts
 
@@ -60,8 +61,10 @@ class Site:
         return json.loads(said)  # type: ignore[no-any-return]
 
     def left(self) -> list[str]:
-        found = [(host, one) for host in self.hosts for one in host.processes("-m hpcremote")]
-        found += [(host, one) for host in self.hosts for one in host.processes("hydra_pmi_proxy")]
+        found = [(host, one) for host in self.hosts if host.is_on for one in host.processes("-m hpcremote")]
+        found += [
+            (host, one) for host in self.hosts if host.is_on for one in host.processes("hydra_pmi_proxy")
+        ]
         return [f"{host.name}: {one.pid}" for host, one in found]
 
 
@@ -129,7 +132,7 @@ def test_hosts_that_cannot_take_engines_are_named(site: Site) -> None:
 
 _FAR = """
 import os, sys, time
-rc = hpcremote.Client(sshserver=SERVER, ssh=SSH, profile=PROFILE)
+rc = hpcremote.Client(FILE, sshserver=SERVER, ssh=SSH)
 print(rc.ids, rc[:].apply_sync(abs, -1), flush=True)
 call = rc[:].apply_async(__import__("time").sleep, 1)
 for line in sys.stdin:
@@ -148,11 +151,12 @@ def test_a_client_behind_a_jump_host_whose_wire_is_pulled(site: Site) -> None:
     name = Path(profile).stem
     try:
         hosts.cut(hosts["node3"], hosts.head)
-        code = f"import hpcremote\nSERVER, SSH, PROFILE = 'head', 'ssh -J node1', {name!r}\n{_FAR}"
+        file = str(files.cluster_dir(name, "default") / "client.json")
+        code = f"import hpcremote\nSERVER, SSH, FILE = 'head', 'ssh -J node1', {file!r}\n{_FAR}"
         far = hosts["node3"].popen([sys.executable, "-u", "-c", code], cwd=site.folder, stdin=subprocess.PIPE)
         assert far.stdin is not None
         assert far.stdout is not None
-        assert far.stdout.readline() == "[0, 1] [1, 1]\n"
+        assert far.stdout.readline() == "[0, 1] [1, 1]\n", far.communicate(timeout=60)
         hosts.cut(hosts["node3"], hosts["node1"])
         far.stdin.write("-5\n")
         far.stdin.flush()
