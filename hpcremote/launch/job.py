@@ -138,11 +138,7 @@ def plan(
         "HPCREMOTE_LOG_LEVEL": profile.log_level,
     }
     values = _values(profile, n, engine, env, [MARK, JOB, *extra])
-    dealt = hosts.deal(profile.hosts, n) if profile.hosts else []
-    if launcher.ranks == "host" and not dealt:
-        raise LaunchError(
-            f"launcher {launcher.name} needs hosts: in profile {profile.name}, as in [node1, node2:4]"
-        )
+    dealt = _dealt(launcher, profile, n)
     values |= hosts.values(dealt, remote.command(profile))
     lines, table, starter = launcher.command, dict(launcher.environment), None
     if launcher.program is not None:
@@ -156,7 +152,6 @@ def plan(
     for name, value in text.environment(table, values).items():
         env.setdefault(name, value)  # the user's own setting wins
     cwd = cwd or working_dir(profile)
-    there = {name: env[name] for name in [*cast("list[str]", values["export"]), "HPCREMOTE_DIR"]}
     return Plan(
         launcher=launcher,
         words=text.command(lines, values),
@@ -166,10 +161,33 @@ def plan(
         values=values,
         starter=starter,
         dealt=tuple(dealt),
-        runs=tuple(
-            (text.command(lines, {**values, "host": host.name}), hosts.starting(host, engine, there, cwd))
-            for host in (dealt if launcher.ranks == "host" else ())
-        ),
+        runs=_runs(dealt, lines, values, engine, env, cwd) if launcher.ranks == "host" else (),
+    )
+
+
+def _dealt(launcher: Launcher, profile: Profile, n: int) -> list[hosts.Host]:
+    """Return which hosts get how many engines; none where engines start here."""
+    if launcher.ranks == "host" and not profile.hosts:
+        raise LaunchError(
+            f"launcher {launcher.name} needs hosts: in profile {profile.name}, as in [node1, node2:4]"
+        )
+    return hosts.deal(profile.hosts, n) if profile.hosts else []
+
+
+def _runs(
+    dealt: Sequence[hosts.Host],
+    lines: Sequence[str],
+    values: text.Values,
+    engine: Sequence[str],
+    env: Mapping[str, str],
+    cwd: str,
+) -> tuple[tuple[list[str], str], ...]:
+    """Return the words and the shell's script for each host."""
+    names = [*cast("list[str]", values["export"]), "HPCREMOTE_DIR"]
+    there = {name: env[name] for name in names}
+    return tuple(
+        (text.command(lines, {**values, "host": host.name}), hosts.starting(host, engine, there, cwd))
+        for host in dealt
     )
 
 
