@@ -15,6 +15,7 @@ from hpcremote.connection import Connection
 from hpcremote.errors import LaunchError
 from hpcremote.net.connect import connect
 from hpcremote.net.nodes import Node
+from hpcremote.wire.walltime import WARNINGS, in_job
 
 #: How long the controller may take to answer, in seconds.
 CONNECT = 20.0
@@ -41,6 +42,9 @@ def run(connection: Connection, lock: int | None) -> int:
     done = False
     try:
         server = Server(node, connect(connection, CONNECT).transport)
+        if in_job(os.environ):
+            for number in WARNINGS:  # we end with our ranks, and they when the controller says so
+                signal.signal(number, lambda one, _frame: server.signalled(one))
         gc.freeze()
         server.run()
         done = True

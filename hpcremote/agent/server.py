@@ -4,6 +4,7 @@
 
     bell      a rank has come            ─▶ read the folder
     pidfds    a process ended            ─▶ find out how
+    FIFOs     a rank was sent a signal   ─▶ its batch system is about to end the job: say so
     transport the controller asks        ─▶ look, signal
     relay     ranks and the controller   ─▶ hand on (where the agent relays)
     every few seconds                    ─▶ is somebody stopped?
@@ -25,12 +26,14 @@ from collections.abc import Sequence
 from hpcremote.agent import look
 from hpcremote.agent.machine import Agent
 from hpcremote.agent.relay import Relay
+from hpcremote.agent.scheduler import time_left
 from hpcremote.agent.watch import Watched, last_words
 from hpcremote.net.nodes import Node, Rank
 from hpcremote.net.transport import Transport
 from hpcremote.wire import messages as m
 from hpcremote.wire.frames import pack, unpack
 from hpcremote.wire.lanes import is_bundle
+from hpcremote.wire.walltime import WARNINGS
 
 _log = logging.getLogger("hpcremote.agent")
 
@@ -70,10 +73,16 @@ class Server:
             self._poll.register(fd, select.EPOLLIN)
         self._writing = False
         self._beat = 0.0
-        self._seen: deque[m.Seen] = deque()
+        self._said: deque[m.AnyMessage] = deque()  # by threads of ours
+        self._signals: dict[int, str] = {}  # descriptor of a rank's FIFO → uid
         self._relay = Relay(self._poll, node.link) if node.connection.relayed else None
         if self._relay is not None:
             self._relay.open()
+
+    def signalled(self, number: int) -> None:
+        """This process was sent a signal, as all of the job were."""
+        self._said.append(m.Warned(list(self._watched), number))
+        self._node.ring()
 
     def run(self) -> None:
         """Serve until the last rank has gone."""
@@ -111,6 +120,8 @@ class Server:
         for fd, events in self._poll.poll(LOOK_AGAIN if self._is_congested() else pause):
             if fd == self._bell.fileno():
                 self._answer_bell()
+            elif fd in self._signals:
+                self._hand_on_signals(fd)
             elif fd in self._by_fd:
                 self._on_end(self._by_fd[fd])
             elif fd in self._transport.fds:
@@ -140,8 +151,8 @@ class Server:
         with contextlib.suppress(BlockingIOError):
             while self._bell.recv(64):
                 pass
-        while self._seen:
-            self._send([self._seen.popleft()])
+        while self._said:
+            self._send([self._said.popleft()])
         self._look_around()
 
     def _look_around(self) -> None:
@@ -151,12 +162,34 @@ class Server:
             if watched.fd >= 0:
                 self._by_fd[watched.fd] = rank.uid
                 self._poll.register(watched.fd, select.EPOLLIN)
+            self._listen_for_signals(rank.uid)
         self._send(self._machine.found([rank.uid for rank in new]))
         for rank in new:
             if not rank.alive():  # also: its pid is another's by now
                 self._on_end(rank.uid)
 
+    def _listen_for_signals(self, uid: str) -> None:
+        with contextlib.suppress(FileNotFoundError):  # it is in no batch job
+            path = self._node.folder / f"{uid}.signals"
+            fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            self._signals[fd] = uid
+            self._poll.register(fd, select.EPOLLIN)
+
+    def _hand_on_signals(self, fd: int) -> None:
+        with contextlib.suppress(BlockingIOError):
+            numbers = os.read(fd, 4096)
+            self._send([m.Warned([self._signals[fd]], one) for one in numbers if one in WARNINGS])
+            if not numbers:  # its process has ended
+                self._forget_signals(self._signals[fd])
+
+    def _forget_signals(self, uid: str) -> None:
+        for fd in [fd for fd, one in self._signals.items() if one == uid]:
+            del self._signals[fd]
+            self._poll.unregister(fd)
+            os.close(fd)
+
     def _on_end(self, uid: str) -> None:
+        self._forget_signals(uid)
         watched = self._watched.pop(uid)
         if watched.fd >= 0:
             self._poll.unregister(watched.fd)
@@ -222,12 +255,20 @@ class Server:
                 threading.Thread(target=self._look_aside, args=(message,), daemon=True).start()
         elif isinstance(message, m.Signal):
             self._signal(message)
+        elif isinstance(message, m.HowLong):
+            threading.Thread(target=self._ask_scheduler, args=(message.uid,), daemon=True).start()
         elif isinstance(message, m.Refused):
             _log.warning("the controller refused this agent: %s", message.reason)
 
     def _look_aside(self, wish: m.Look) -> None:
-        self._seen.append(m.Seen(wish.request, self._look(wish)))
+        self._said.append(m.Seen(wish.request, self._look(wish)))
         self._node.ring()
+
+    def _ask_scheduler(self, uid: str) -> None:
+        seconds = time_left(os.environ)
+        if seconds is not None:
+            self._said.append(m.Remaining(uid, seconds))
+            self._node.ring()
 
     def _ranks(self, uids: Sequence[str]) -> list[Rank]:
         return [self._watched[uid].rank for uid in uids if uid in self._watched]

@@ -25,12 +25,12 @@ from hpcremote.controller.events import Actions, Peer
 from hpcremote.controller.roster import Engine, Roster
 from hpcremote.controller.walltime import Term, Walltime
 from hpcremote.wire import messages as m
-from hpcremote.wire.walltime import words
+from hpcremote.wire.walltime import FINAL, words
 
 #: Schedulers send SIGKILL so many seconds after SIGTERM or more (30 in Slurm, if it was not changed).
 KILL_WAIT = 25.0
-#: After these a job is ended; others are warnings.
-_FINAL = (signal.SIGTERM, signal.SIGXCPU)
+#: A launcher sends SIGTERM, too, when a rank has died; that it has is known by then, in seconds.
+SETTLED = 1.0
 #: What is told of a hook that failed, in characters.
 _TAIL = 300
 
@@ -90,6 +90,7 @@ class Ending:
         self._folder = folder
         self._rounds: dict[str, Round] = {}
         self._stops: dict[str, tuple[float, str]] = {}
+        self._signals: dict[str, tuple[float, int]] = {}  # that have come, and when they are judged
         self._look = math.inf  # when there is something to do
         self.of_agents: dict[type[Any], Callable[..., None]] = {
             m.Remaining: self._remaining,
@@ -127,21 +128,32 @@ class Ending:
 
     def signalled(self, set_id: str, number: int) -> None:
         """The scheduler is about to end a set's job."""
-        name = signal.Signals(number).name if number in list(signal.Signals) else f"signal {number}"
-        why = f"its scheduler is about to end it ({name})"
-        term = self._walltime.term(set_id)
-        final = number in _FINAL
-        if term.why == why or (term.why and not final) or set_id in self._stops:
-            return  # every rank of every node says so
-        left = self._walltime.left(set_id)
-        left = min(left, KILL_WAIT) if final else left
-        self._walltime.learn(set_id, -1.0 if left == math.inf else left, why)
-        if final:
-            reason = f"its job was ended by its scheduler ({name})"
-            self._stops[set_id] = (self._actions.now + left, reason)
-        self._fire(set_id, term, self._waiting(term))
-        self._maybe_stop(set_id)
         self._look = 0.0
+        if number not in FINAL:
+            if not self._walltime.term(set_id).why:  # every rank of every node says so
+                self._last_minutes(set_id, number, self._walltime.left(set_id))
+        elif set_id not in self._stops:
+            self._signals.setdefault(set_id, (self._actions.now + SETTLED, number))
+
+    def _told_to_end(self, set_id: str, number: int) -> None:
+        """Ranks were sent what ends them, by their scheduler, or by their launcher after one died."""
+        mates = self._roster.mates(set_id)
+        if mates and len(mates) < mates[0].info.size:
+            self._stops[set_id] = (self._actions.now, f"its MPI launcher has ended it ({_name(number)})")
+        elif mates:
+            left = min(self._walltime.left(set_id), KILL_WAIT)
+            self._stops[set_id] = (
+                self._actions.now + left,
+                f"its job was ended by its scheduler ({_name(number)})",
+            )
+            self._last_minutes(set_id, number, left)
+            self._maybe_stop(set_id)
+
+    def _last_minutes(self, set_id: str, number: int, left: float) -> None:
+        why = f"its scheduler is about to end it ({_name(number)})"
+        self._walltime.learn(set_id, -1.0 if left == math.inf else left, why)
+        term = self._walltime.term(set_id)
+        self._fire(set_id, term, self._waiting(term))
 
     # ------------------------------------------------------------ time
 
@@ -151,7 +163,7 @@ class Ending:
 
     def _due(self) -> float:
         times = [one.grumble for one in self._rounds.values()]
-        times += [when for when, _ in self._stops.values()]
+        times += [when for when, _ in (*self._stops.values(), *self._signals.values())]
         for term in self._walltime.terms.values():
             times += [self._when(term, before) for before in self._waiting(term)]
         return min(times, default=math.inf)
@@ -169,6 +181,10 @@ class Ending:
             if now >= one.grumble:
                 one.grumble = math.inf
                 self._grumble(set_id)
+        for set_id, (when, number) in list(self._signals.items()):
+            if now >= when:
+                del self._signals[set_id]
+                self._told_to_end(set_id, number)
         for set_id, (when, _) in list(self._stops.items()):
             if now >= when:
                 self._stop(set_id)
@@ -276,3 +292,7 @@ class Ending:
         for engine in self._roster.mates(set_id):
             engine.leaving = engine.leaving or reason
             self._actions.send(engine.peer, m.Stop(reason))
+
+
+def _name(number: int) -> str:
+    return signal.Signals(number).name if number in list(signal.Signals) else f"signal {number}"

@@ -61,6 +61,7 @@ def run(find: Callable[[], Connection], *, wait: float, expect: int | None, use_
 
     def tick() -> None:
         executor.tick()
+        presence.tick()
         if machine.mpi is not None and machine.running is not None:
             presence.note(machine.mpi.note())
 

@@ -13,11 +13,13 @@ import os
 import threading
 
 from hpcremote.connection import Connection
+from hpcremote.engine.signals import Signals
 from hpcremote.errors import ConfigError
 from hpcremote.net.connect import connect
 from hpcremote.net.nodes import STACKS_SIGNAL, Node, this_rank
 from hpcremote.net.relayed import FIRST, RelayedTransport, find_agent
 from hpcremote.net.transport import Transport
+from hpcremote.wire.walltime import in_job
 
 _log = logging.getLogger("hpcremote.engine")
 
@@ -39,6 +41,9 @@ class Presence:
         path = self._rank.file("notes")
         self._notes = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         self._noted = ""
+        self._signals = Signals(self._node.signals(uid)) if in_job(os.environ) else None
+        if self._signals is not None:
+            self._signals.install()
         # For the rest of the process: without a handler, a signal that comes late would end it.
         faulthandler.register(STACKS_SIGNAL, self._file, all_threads=False, chain=False)
 
@@ -80,8 +85,15 @@ class Presence:
                 os.ftruncate(self._notes, 0)
                 os.pwrite(self._notes, text.encode(), 0)
 
+    def tick(self) -> None:
+        """Called now and then while a call runs."""
+        if self._signals is not None:
+            self._signals.tick()
+
     def close(self) -> None:
         """Be watched no more."""
+        if self._signals is not None:
+            self._signals.close()
         with contextlib.suppress(OSError):
             for suffix in ("stacks", "notes"):
                 self._rank.file(suffix).unlink(missing_ok=True)

@@ -6,6 +6,7 @@
                                  lock          held (flock) by the agent for as long as it lives
                                  bell          the agent's socket: a byte there says "look who is here"
                                  link          the agent's socket for ranks that it relays for
+                                 <uid>.signals a FIFO: signals that a rank was sent, in batch jobs
                                  agent.log     what the agent says; its successor tells it
 
 Each rank tries the lock, before MPI_Init and when the controller finds its node without an agent. Who gets
@@ -87,8 +88,13 @@ class Node:
         begun.rename(self.folder / f"{rank.uid}.rank")
         self.ring()
 
+    def signals(self, uid: str) -> Path:
+        """Return where a rank hands on the signals that it is sent."""
+        return files.private_dir(self.folder) / f"{uid}.signals"
+
     def withdraw(self, uid: str) -> None:
         """Forget a rank."""
+        (self.folder / f"{uid}.signals").unlink(missing_ok=True)
         (self.folder / f"{uid}.rank").unlink(missing_ok=True)
 
     def ranks(self) -> list[Rank]:

@@ -11,6 +11,7 @@ Time is passed on as seconds that are left: clocks of nodes differ.
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Mapping
 
 #: Set by our job scripts, or by hand: when the job ends, in seconds since the epoch.
@@ -19,6 +20,9 @@ ENDS = "HPCREMOTE_ENDS"
 _TIMES = (ENDS, "SLURM_JOB_END_TIME")
 #: Set by batch systems inside a job.
 BATCH = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID", "FLUX_JOB_ID", "COBALT_JOBID", "OAR_JOB_ID")
+#: Signals by which batch systems say that they are about to end a job, and those after which they do.
+WARNINGS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU, signal.SIGTERM)
+FINAL = (signal.SIGXCPU, signal.SIGTERM)
 _CLOCK = re.compile(r"(?:(?P<days>\d+)-)?(?:(?:(?P<hours>\d+):)?(?P<minutes>\d+):)?(?P<seconds>\d+)")
 
 

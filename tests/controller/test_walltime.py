@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from hpcremote.controller.ending import KILL_WAIT
+from hpcremote.controller.ending import KILL_WAIT, SETTLED
 from hpcremote.controller.events import Arrived, Log, Lost, Opened, Send
 from hpcremote.controller.machine import Controller
 from hpcremote.controller.walltime import ASK_AGAIN
@@ -256,6 +256,7 @@ def test_sigterm_runs_hooks_and_then_ends_the_set(left: float) -> None:
     bench.say("e1", m.Hook(-1.0))
     bench.say("a", m.Warned(["uid-e0"], signal.SIGTERM))
     bench.say("a", m.Warned(["uid-e1"], signal.SIGTERM))
+    bench.go_on(SETTLED)
     why = "its scheduler is about to end it (SIGTERM)"
     news = [one for one in bench.told("c", m.TimeLeft) if one.why]
     seconds = KILL_WAIT if left > 0 else -1.0
@@ -275,7 +276,7 @@ def test_sigterm_ends_the_set_in_time_whatever_runs() -> None:
     bench.say("e1", m.Hook(-1.0))
     bench.call(0, 1)
     bench.say("a", m.Warned(["uid-e0"], signal.SIGTERM))
-    bench.go_on(KILL_WAIT - 1)
+    bench.go_on(KILL_WAIT)
     assert bench.told("e0", m.Stop) == []
     bench.go_on(2.0)
     assert len(bench.told("e0", m.Stop)) == 1
@@ -284,11 +285,23 @@ def test_sigterm_ends_the_set_in_time_whatever_runs() -> None:
 def test_sigterm_ends_a_set_at_once_that_has_nothing_to_do() -> None:
     bench = Bench(HOUR)
     bench.say("a", m.Warned(["uid-e0", "uid-e1"], signal.SIGTERM))
+    bench.go_on(SETTLED)
     assert len(bench.told("e0", m.Stop)) == len(bench.told("e1", m.Stop)) == 1
     bench.feed(Lost("e0", ""))
     bench.go_on(1.0)  # its agent might know more
     gone = [went for news in bench.told("c", m.Engines) for went in news.went]
     assert [one.cause for one in gone] == ["its job was ended by its scheduler (SIGTERM)"]
+
+
+def test_sigterm_of_a_launcher_whose_rank_has_died_is_no_end_of_the_job() -> None:
+    bench = Bench(HOUR)
+    bench.say("e1", m.Hook(-1.0))
+    bench.say("a", m.Warned(["uid-e0"], signal.SIGTERM))
+    bench.feed(Lost("e1", "killed by SIGKILL"))
+    bench.go_on(SETTLED)
+    assert bench.told("e0", m.Stop) == [m.Stop("its MPI launcher has ended it (SIGTERM)")]
+    assert bench.runs("e0") == []
+    assert [one.why for one in bench.told("c", m.TimeLeft)] == [""]
 
 
 def test_what_others_may_not_say() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import threading
 import time
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 import hpcremote
 from hpcremote import LaunchError, NotEnoughTime
 from hpcremote.wire.walltime import ENDS
-from tests.integration.support import PATIENCE, Running, command, eventually
+from tests.integration.support import PATIENCE, Running, command, eventually, has_ended
 
 
 def ends_in(seconds: float) -> dict[str, str]:
@@ -142,3 +143,60 @@ def test_a_hook_that_fails_is_told_and_the_others_go_on(session_home: Path, tmp_
         eventually(lambda: told in controller_log(running), why="no failure was told")
         assert len(list(tmp_path.glob("rank-*.hpcremote"))) == 2
         assert view.apply(lambda: hpcremote.comm().allreduce(1)) == [2, 2]
+
+
+HOOK = """
+import hpcremote
+
+def last_words():
+    global said
+    said = "good bye"
+
+hpcremote.on_walltime(last_words, before=1)
+"""
+
+
+@pytest.mark.mpi
+def test_a_warning_signal_to_a_rank_runs_the_hooks(session_home: Path, tmp_path: Path) -> None:
+    heard: list[Any] = []
+    with Running(n=2, profile="mpi", environment=ends_in(3600)) as running:
+        running.rc.on_walltime(1, heard.append)
+        view = running.rc[:]
+        view.block = True
+        view.execute(HOOK)
+        for engine in running.engines.values():
+            engine.send_signal(signal.SIGUSR1)
+        eventually(lambda: heard, why="the client did not hear of it")
+        eventually(lambda: "is done (" in controller_log(running), why="no hook ran")
+        assert heard[0].why == "its scheduler is about to end it (SIGUSR1)"
+        assert heard[0].engines == [0, 1]
+        assert view["said"] == ["good bye"] * 2
+
+
+@pytest.mark.mpi
+def test_sigterm_saves_and_then_ends_the_set(session_home: Path, tmp_path: Path) -> None:
+    environment = ends_in(3600)
+    running = Running(n=2, profile="mpi", environment=environment, save_on_walltime=str(tmp_path))
+    with running:
+        view = running.rc[:]
+        view.block = True
+        view.execute(HOOK)
+        for engine in running.engines.values():
+            engine.send_signal(signal.SIGTERM)
+        eventually(lambda: not running.rc.ids, why="the ranks did not end")
+        causes = {gone.cause for gone in running.rc.link.gone.values()}
+        assert causes == {"its job was ended by its scheduler (SIGTERM)"}
+        for engine in running.engines.values():
+            eventually(lambda engine=engine: has_ended(engine), why="a process is left")
+    with Running(n=2, profile="mpi") as again:
+        again.rc[:].load(tmp_path, block=True)
+        assert again.rc[:].pull("said", block=True) == ["good bye"] * 2
+
+
+@pytest.mark.mpi
+def test_a_rank_that_dies_in_a_job_ends_the_others_as_ever(session_home: Path) -> None:
+    with Running(n=2, profile="mpi", environment=ends_in(3600)) as running:
+        running.engines[1].kill()
+        eventually(lambda: not running.rc.ids, why="the other rank did not end")
+        assert "SIGKILL" in running.rc.link.gone[1].cause
+        assert "scheduler" not in running.rc.link.gone[0].cause
