@@ -1,0 +1,74 @@
+"""The end of a job, as a real Slurm brings it about: what engines know of it, and what its signals do."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.integration.support import eventually
+from tests.schedulers.lab.hosts import Hosts
+from tests.schedulers.lab.slurm import Slurm
+
+pytestmark = [pytest.mark.slow, pytest.mark.mpi]
+
+_PROGRAM = """
+import time
+from pathlib import Path
+import hpcremote
+
+rc = hpcremote.Client()
+view = rc[:]
+view.block = True
+rc.link.wait(lambda: rc.time_left is not None, 30)
+print("left", rc.time_left)
+try:
+    view.call(pow, (2, 3), needs=5)
+except hpcremote.NotEnoughTime as error:
+    print(error)
+view.execute('''
+import hpcremote
+from pathlib import Path
+
+def last_words():
+    global total
+    total = hpcremote.comm().allreduce(1)
+    Path(f"hook-{hpcremote.comm().rank}").touch()
+
+hpcremote.on_walltime(last_words, before=10)
+''')
+rc.on_walltime(1, lambda ending: print("heard:", ending.why, flush=True))
+Path("ready").touch()
+rc.link.wait(lambda: not rc.link.engines, 60)
+print(*sorted({gone.cause for gone in rc.link.gone.values()}), sep="\\n")
+"""
+
+
+def test_a_job_knows_its_end_and_uses_its_warning(
+    hosts: Hosts, slurm: Slurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    (tmp_path / "program.py").write_text(_PROGRAM)
+    saved = tmp_path / "saved"
+    run = "hpcremote run -n 2 --profile mpi --set launcher=srun"
+    script = f"#!/bin/bash\n{run} --set save_on_walltime={saved} program.py\n"
+    job = slurm.submit(script, "-N2", "--ntasks-per-node=1", "-t2", "--output=out", cwd=tmp_path)
+
+    def said() -> str:
+        return (tmp_path / "out").read_text() if (tmp_path / "out").exists() else ""
+
+    eventually((tmp_path / "ready").exists, 60, "the program did not get there")
+    slurm.run("scancel", "--signal=USR1", job, check=True)
+    eventually(lambda: (tmp_path / "hook-1").exists() and "heard:" in said(), why="the hook did not run")
+    slurm.run("scancel", "--signal=TERM", job, check=True)
+    slurm.wait_for(job, "COMPLETED", "FAILED", "CANCELLED")
+    lines = said().splitlines()
+    left = float(next(line for line in lines if line.startswith("left")).split()[1])
+    assert 60 < left <= 120
+    assert any("ends in" in line and "the call needs 5 minutes" in line for line in lines)
+    assert "heard: its scheduler is about to end it (SIGUSR1)" in lines
+    assert "its job was ended by its scheduler (SIGTERM)" in lines
+    assert sorted(path.name for path in saved.iterdir()) == ["rank-0.hpcremote", "rank-1.hpcremote"]
+    assert not any(host.processes("hpcremote") for host in hosts)
