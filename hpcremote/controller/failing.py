@@ -122,12 +122,13 @@ class Failing:
         if not work.mpi:
             return None
         mates = self._roster.mates(set_id)
-        if not mates or len(mates) < mates[0].info.size:
-            return None  # it lost a rank: the communicators cannot be made anew with all of them
-        world = bool(work.mpi & m.WORLD)
+        rank_of = {mate.info.id: mate.info.rank for mate in mates}
+        whole = bool(mates) and len(mates) == mates[0].info.size
+        if not whole and not (work.mpi & m.OWN_COMM and rank_of.keys() >= set(work.targets)):
+            return None  # it lost a rank, and what was used cannot be made anew without it
+        world = bool(work.mpi & m.WORLD) and whole
         chosen = set(work.targets)
         engines = mates if world else [mate for mate in mates if mate.info.id in chosen]
-        rank_of = {mate.info.id: mate.info.rank for mate in mates}
         ranks = [rank_of[target] for target in work.targets if target in rank_of]
         self._release_overtakers(work, {mate.info.id for mate in engines}, world=world)
         message = m.Renew(self._number(), work.seq, ranks, world)

@@ -180,6 +180,26 @@ def test_a_set_that_lost_a_rank_is_not_renewed(stage: Stage) -> None:
     assert stage.told(0, m.Settled) == [m.Settled(seq)]
 
 
+def test_what_survivors_have_among_themselves_is_renewed(stage: Stage) -> None:
+    stage.lose(3)
+    seq = stage.call(2, 0)
+    stage.done(0, seq, "error", mpi=m.OWN_COMM | m.WORLD)
+    stage.done(2, seq, "released", mpi=m.OWN_COMM)
+    (renewal,) = stage.told(0, m.Renew)
+    assert (renewal.ranks, renewal.world) == ([2, 0], False)
+    assert stage.told(2, m.Renew) == [renewal]
+    assert stage.told(1, m.Renew) == []
+
+
+def test_nothing_is_renewed_that_a_dead_rank_was_part_of(stage: Stage) -> None:
+    seq = stage.call(0, 1, 3)
+    stage.lose(3)
+    stage.done(0, seq, "error", mpi=m.OWN_COMM)
+    stage.done(1, seq, "error", mpi=m.OWN_COMM)
+    assert not any(stage.told(engine, m.Renew) for engine in range(3))
+    assert stage.told(0, m.Settled) == stage.told(1, m.Settled) == [m.Settled(seq)]
+
+
 def test_a_later_call_that_went_ahead_is_released_at_once(stage: Stage) -> None:
     seq, later = stage.call(0, 1, 2), stage.call(0, 1, 2)
     stage.done(2, seq, mpi=m.WORLD)

@@ -72,7 +72,7 @@ class _Talk:
         except BaseException:
             self._tell(others, _NO)
             raise
-        if self._withdrawn():
+        if self._withdrawn(others):
             self._tell(others, _NO)
             raise self._watch.verdict("another rank of it did not come")
         self._tell(others, _FULL if full else _GO)
@@ -104,11 +104,18 @@ class _Talk:
             sleep(0.0005)
         return 0
 
-    def _withdrawn(self) -> bool:
+    def _withdrawn(self, others: list[int]) -> bool:
+        try:
+            return self._withdrew(MPI.ANY_SOURCE)
+        except MPI.Exception:  # a rank has died, perhaps none of these (ULFM): ask one by one
+            found = [self._withdrew(member) for member in others]  # of all, so that nothing is left
+            return any(found)
+
+    def _withdrew(self, source: int) -> bool:
         found = False
-        while self._channel.Iprobe(MPI.ANY_SOURCE, self._tag + 1):
+        while self._channel.Iprobe(source, self._tag + 1):
             message = bytearray(_MESSAGE.size)
-            self._channel.Recv(message, MPI.ANY_SOURCE, self._tag + 1)
+            self._channel.Recv(message, source, self._tag + 1)
             found |= _MESSAGE.unpack(message)[0] == self._key
         return found
 

@@ -191,10 +191,26 @@ class World:
         else:
             everybody = self._internal.Get_group()
             group = everybody.Incl(ranks)
-            made = self._internal.Create_group(group)
+            try:
+                made = self._internal.Create_group(group)
+            except MPI.Exception as error:
+                if not _tells_of_death(error):
+                    raise
+                made = self._of_survivors(ranks)
             group.Free()
             everybody.Free()
         return made
+
+    def _of_survivors(self, ranks: tuple[int, ...]) -> MPI.Intracomm:
+        """A rank has died, and others live on (ULFM): make one of what these shrink to; all call this."""
+        dead = self._internal.Get_failed()
+        places = MPI.Group.Translate_ranks(dead, list(range(dead.Get_size())), self._internal.Get_group())
+        if {*ranks} != {*self._everyone} - {*places}:
+            raise HPCRemoteError(
+                "a rank of this MPI job has died, and the MPI library makes no communicator over some of the "
+                "others any more: make the call on all that are left, or restart the set"
+            )
+        return MPI.Intracomm(self._internal.Shrink().Split(0, ranks.index(self._internal.Get_rank())))
 
     @staticmethod
     def _warm(made: MPI.Intracomm) -> MPI.Intracomm:
@@ -257,8 +273,16 @@ class World:
         return renewed
 
     def _renew_one(self, comm: Any, ranks: tuple[int, ...] | None, why: str) -> None:
-        fresh = self._bare(ranks)
+        try:
+            fresh = self._bare(ranks)
+        except HPCRemoteError:  # a rank outside of it has died; what it has itself it can still be shrunk to
+            fresh = MPI.Intracomm(MPI.Intracomm(comm).Shrink())
         if isinstance(comm, Comm):
             comm.mend(fresh, fresh.Dup(), why)
         else:
             repoint(comm, self._warm(fresh))
+
+
+def _tells_of_death(error: MPI.Exception) -> bool:
+    """Say whether *error* is that a rank has died; some MPI libraries have no name for that."""
+    return MPI.ERR_PROC_FAILED != MPI.ERR_UNKNOWN and error.Get_error_class() == MPI.ERR_PROC_FAILED
