@@ -24,6 +24,7 @@ from hpcremote import clusters, profile
 from hpcremote.errors import AlreadyRunning, ClusterNotFound, ConfigError, ProfileError
 from hpcremote.ids import is_cluster_id
 from hpcremote.launch import job, startup
+from hpcremote.launch.batch import more
 from hpcremote.launch.watch import Progress, Watch
 
 if TYPE_CHECKING:
@@ -37,7 +38,6 @@ _T = TypeVar("_T")
 _BY_PROFILE = "a profile says how engines are started: profile='mpi', profile='local', or one of your own"
 #: Arguments of ipyparallel's Cluster, and what to write instead.
 ELSEWHERE = {
-    "controller": "a profile says how it listens (interface, port)",
     "controller_ip": "that is the key 'interface'",
     "controller_launcher_class": "the controller is a process on this machine",
     "engine_launcher_class": _BY_PROFILE,
@@ -202,6 +202,37 @@ class Cluster:
             ClusterNotFound: it does not run.
         """
         return self.status().time_left
+
+    # ------------------------------------------------------------ more and fewer engines
+
+    def start_engines(self, n: int | None = None) -> None:
+        """Submit one more engine set; return when its *n* engines (default: as many as at first) are there.
+
+        Raises:
+            LaunchError: the cluster does not run, its engines are no jobs, or the set did not start, and why.
+        """
+        link = self._link()
+        try:
+            before, known = len(link.engines), link.query("info")["failed"]
+        finally:
+            link.close()
+        begun = more.More(self.profile, self.cluster_id, n or self.n, before=before, known=known)
+        self._given_up.clear()
+        try:
+            begun.launch()
+            Watch(begun, self._link, self._tell, self._given_up).run()
+        except BaseException:
+            begun.abandon()
+            raise
+
+    def stop_engines(self, number: int) -> None:
+        """End an engine set, ``Client.set(number)``, and its job; the others go on.
+
+        Raises:
+            IndexError: there is no such set.
+            LaunchError: it is no job's, or the job cannot be ended.
+        """
+        clusters.stop_set(self.profile.name, self.cluster_id, number, timeout=self.profile.stop_timeout)
 
     # ------------------------------------------------------------ stop
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from hpcremote import connection, files
 from hpcremote.errors import ClusterNotFound, ConnectionFileError, HPCRemoteError, LaunchError, NotConnected
 from hpcremote.launch import process, record, startup
-from hpcremote.launch.batch import jobs
+from hpcremote.launch.batch import jobs, more
 from hpcremote.launch.byhand import ByHand, find
 
 if TYPE_CHECKING:
@@ -120,6 +120,28 @@ def stop(profile_name: str, cluster_id: str, *, timeout: float = 10.0) -> None:
         startup.end(found, polite=timeout)
     else:
         _stop_elsewhere(found, timeout)
+
+
+def stop_set(profile_name: str, cluster_id: str, number: int, *, timeout: float = 10.0) -> None:
+    """End one engine set of a cluster, ``Client.set(number)``, and its job.
+
+    Raises:
+        IndexError: there is no such set.
+        LaunchError: it is no job's, or the job cannot be ended.
+    """
+    from hpcremote.client.client import Client
+
+    with Client(connection_of(profile_name, cluster_id)) as rc:
+        chosen = rc.set(number)
+        job_key = next((key for key, ids in rc.link.query("jobs").items() if ids[0] == chosen.base), None)
+        if job_key is None:
+            raise LaunchError(
+                f"engine set {number} is no job of a batch system: Client.shutdown(targets) ends engines"
+            )
+        if ids := chosen.ids:
+            rc.link.shutdown(ids, controller=False)
+            rc.link.wait(lambda: not chosen.alive, timeout)
+    more.end(files.cluster_dir(profile_name, cluster_id), job_key)
 
 
 def _stop_elsewhere(found: record.Record, timeout: float) -> None:

@@ -48,10 +48,11 @@ def run(words: Sequence[str]) -> int:
         _hold_leash()
     from hpcremote.controller.main import run as control
     from hpcremote.launch.again import Again
+    from hpcremote.launch.batch.inquest import Inquirer
 
     again = Again(chosen, cluster_id)
     try:
-        return control(chosen, cluster_id, _relauncher(again))
+        return control(chosen, cluster_id, _relauncher(again), Inquirer(chosen, cluster_id))
     finally:
         again.give_up()
         _leave_nothing(chosen.name, cluster_id, chosen.stop_timeout)
@@ -62,6 +63,9 @@ def _relauncher(again: Again) -> Relauncher:
     here = socket.gethostname()
 
     def relaunch(order: Relaunch, there: threading.Event) -> None:
+        if order.job:
+            again.submitted(order.set_id, order.job, order.size, order.timeout, there)
+            return
         pids = [pid for host, pid in order.members if host == here]
         again(order.set_id, order.mark, order.size, pids, order.timeout, there)
 

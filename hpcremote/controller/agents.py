@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -241,6 +242,13 @@ class Agents:
         for peer, uids in chosen.items():
             self._actions.send(peer, m.Signal(uids, number))
         return ""
+
+    def finish_off(self, targets: Sequence[int]) -> None:
+        """Have engines killed that nobody else ends; one whose node has no agent is told to end."""
+        for target in targets:
+            engine = self._roster.engines.get(target)
+            if engine is not None and self._signal([target], signal.SIGKILL):
+                self._actions.send(engine.peer, m.Stop("its job has ended"))
 
     # ------------------------------------------------------------ how ranks are, and end
 

@@ -37,6 +37,7 @@ class Asking:
             "queue_status": roster.queue_status,
             "info": self._info,
             "ended sets": roster.ended_sets,
+            "jobs": roster.jobs,
         }
 
     def query(self, peer: Peer, query: m.Query, _frames: Sequence[Frame]) -> None:

@@ -10,7 +10,8 @@
     Tick     the deadline passed                    Back     it is there
     Relaunched  that has come to its end            Forget   a severed peer that is not waited for any more
     Severed  nobody speaks for a peer any more      End      everything is done, the process may end
-    Rejoined somebody does again
+    Rejoined somebody does again                    Inquire  a job whose scheduler is to be asked
+    Inquired what that says
 """
 
 from __future__ import annotations
@@ -73,6 +74,13 @@ class Rejoined(NamedTuple):
     peer: Peer
 
 
+class Inquired(NamedTuple):
+    """What the scheduler says of a job whose engines went: how it ended, or nothing if it goes on."""
+
+    job: str
+    words: str
+
+
 class Send(msgspec.Struct, frozen=True, gc=False):  # a NamedTuple takes a Python call to make
     """Send this message, with these frames, to that peer."""
 
@@ -97,7 +105,8 @@ class Log(NamedTuple):
 class Relaunch(NamedTuple):
     """End what is left of a set, and start it again in its place, within ``timeout`` seconds.
 
-    ``mark``: what its processes carry in their environment; ``members``: host and pid of each rank.
+    ``mark``: what its processes carry in their environment; ``members``: host and pid of each rank; ``job``:
+    which of the cluster's jobs they belong to, if any.
     """
 
     set_id: str
@@ -105,6 +114,13 @@ class Relaunch(NamedTuple):
     size: int
     members: tuple[tuple[str, int], ...]
     timeout: float
+    job: str = ""
+
+
+class Inquire(NamedTuple):
+    """Ask the scheduler what became of a job (named as its engines name it)."""
+
+    job: str
 
 
 class Back(NamedTuple):
@@ -125,8 +141,8 @@ class End(NamedTuple):
     reason: str
 
 
-Event = Opened | Arrived | Lost | Tick | Relaunched | Severed | Rejoined
-Action = Send | Unlink | Log | Relaunch | Back | Forget | End
+Event = Opened | Arrived | Lost | Tick | Relaunched | Severed | Rejoined | Inquired
+Action = Send | Unlink | Log | Relaunch | Back | Forget | Inquire | End
 
 
 class Actions:
@@ -155,6 +171,10 @@ class Actions:
 
     def relaunch(self, order: Relaunch) -> None:
         """Have a set started again."""
+        self._list.append(order)
+
+    def inquire(self, order: Inquire) -> None:
+        """Have a scheduler asked."""
         self._list.append(order)
 
     def back(self, news: Back) -> None:

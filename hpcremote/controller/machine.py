@@ -22,6 +22,7 @@ from hpcremote.controller.events import (
     Actions,
     Arrived,
     Event,
+    Inquired,
     Lost,
     Opened,
     Peer,
@@ -29,12 +30,15 @@ from hpcremote.controller.events import (
     Relaunched,
     Severed,
 )
+from hpcremote.controller.inquests import Inquests
 from hpcremote.controller.restarting import Restarting
 from hpcremote.controller.roster import Engine, Roster
 from hpcremote.controller.walltime import Walltime
 from hpcremote.controller.watchdog import Watchdog
 from hpcremote.wire import messages as m
 from hpcremote.wire.frames import Frame
+
+_NEVER: float | None = None
 
 
 @dataclass(slots=True)
@@ -76,12 +80,12 @@ class Controller:
         )
         self.agents.handlers.update(self._ending.of_agents)
         self._watchdog = Watchdog(watchdog, self.roster, self.clients, self.agents.look, self._actions)
+        self._inquests = Inquests(self.roster, self._actions)
         self._restarting = Restarting(self.roster, self._actions)
         identity = {"cluster_id": cluster_id, "version": version, "host": host, "pid": pid}
         self._asking = Asking(identity, self.roster, self.clients, self._actions)
         self.strangers: dict[Peer, Stranger] = {}
-        self.ending: float | None = None
-        self._why_ending, self._now = "", 0.0
+        self.ending, self._why_ending, self._now = _NEVER, "", 0.0
         self._on_client: dict[type[Any], Callable[..., None]] = {
             **self._calls.of_clients,
             m.Shutdown: self._shutdown,
@@ -112,6 +116,9 @@ class Controller:
             self._lost(event)
         elif type(event) is Relaunched:
             self._restarting.relaunched(event)
+        elif type(event) is Inquired:
+            self._bury(self._inquests.told(event))
+            self.agents.finish_off(self._inquests.leftovers(event))
         elif type(event) is Severed:
             self._cut_off(event.peer)
         elif type(event) is Rejoined:
@@ -137,7 +144,7 @@ class Controller:
 
     def deadline(self) -> float | None:
         """Return when a Tick is due, or None."""
-        parts = (self._calls, self.agents, self._watchdog, self._absent, self._ending)
+        parts = (self._calls, self.agents, self._watchdog, self._absent, self._ending, self._inquests)
         times = (self.ending, *(part.due() for part in parts))
         return min((time for time in times if time is not None), default=None)
 
@@ -272,11 +279,12 @@ class Controller:
             self._actions.forget(peer)
             self._lost(Lost(peer))
         self._ending.turn()
+        self._bury(self._inquests.given_up())
         if not self.agents.busy:
             return
         self.agents.give_up()
         for lost in self.agents.released():
-            self._lose_engine(lost)
+            self._bury(self._inquests.amended(lost))
 
     def _lost(self, lost: Lost) -> None:
         self.strangers.pop(lost.peer, None)
@@ -288,7 +296,7 @@ class Controller:
             return
         amended = self.agents.amended(lost, self.roster.uid_of(lost.peer))
         if amended is not None:
-            self._lose_engine(amended)
+            self._bury(self._inquests.amended(amended))
 
     def _cut_off(self, peer: Peer) -> None:
         if uid := self.roster.uid_of(peer):
@@ -299,23 +307,24 @@ class Controller:
             self._actions.forget(peer)
             self._lost(Lost(peer))
 
-    def _lose_engine(self, lost: Lost) -> None:
-        self._actions.forget(lost.peer)
-        engine, gone = self.roster.lose(lost.peer, lost.cause, lost.output, self._now)
-        if engine is None or gone is None:
-            return
-        self._actions.log(f"engine {gone.id} ended: {gone.cause}")
-        self._calls.engine_left(engine, gone)
-        for peer in self.clients:
-            self._actions.send(peer, m.Engines([], [gone]))
-        # It may be back already, over a connection that came before we knew that this one ended.
-        self._announce(self.roster.complete(engine.info.set_id, max(0, engine.info.rank)))
+    def _bury(self, ends: Sequence[Lost]) -> None:
+        for lost in ends:
+            self._actions.forget(lost.peer)
+            engine, gone = self.roster.lose(lost.peer, lost.cause, lost.output, self._now)
+            if engine is None or gone is None:
+                continue
+            self._actions.log(f"engine {gone.id} ended: {gone.cause}")
+            self._calls.engine_left(engine, gone)
+            for peer in self.clients:
+                self._actions.send(peer, m.Engines([], [gone]))
+            # It may be back already, over a connection that came before we knew that this one ended.
+            self._announce(self.roster.complete(engine.info.set_id, max(0, engine.info.rank)))
 
     def _begin_end(self, reason: str) -> None:
         if self.ending is not None:
             return
         self.ending = self._now + self.grace
-        self._why_ending = self._restarting.ending = reason
+        self._why_ending = self._restarting.ending = self._inquests.ending = reason
         self._actions.log(f"ending: {reason}")
         for peer in self.roster.peers():
             self._actions.send(peer, m.Stop(reason))

@@ -25,6 +25,7 @@ from hpcremote.net.keys import Admission, new_keypair
 from hpcremote.wire.messages import PROTOCOL
 
 if TYPE_CHECKING:
+    from hpcremote.controller.inquire import Inquirer
     from hpcremote.controller.relaunch import Relauncher
     from hpcremote.profile import Profile
 
@@ -44,11 +45,16 @@ class Places(NamedTuple):
     socket: str
 
 
-def run(profile: Profile, cluster_id: str, relauncher: Relauncher | None = None) -> int:
+def run(
+    profile: Profile,
+    cluster_id: str,
+    relauncher: Relauncher | None = None,
+    inquirer: Inquirer | None = None,
+) -> int:
     """Run a controller until it is told to end; return the exit status.
 
     The connection files appear when it listens, and go when it ends. *relauncher* can start an engine set
-    again; without it, sets are not restarted.
+    again, *inquirer* can ask a batch system what became of a job.
 
     Raises:
         ConfigError: the cluster's folder, the interface or the port cannot be used.
@@ -82,7 +88,9 @@ def run(profile: Profile, cluster_id: str, relauncher: Relauncher | None = None)
         gc.freeze()
         gc.set_threshold(50_000, 20, 100)
         _log.info("cluster %s listens on port %d%s", cluster_id, port, " and locally" if local else "")
-        Server(machine, hub, shm=places.shm, words=places.words, relauncher=relauncher).run()
+        Server(
+            machine, hub, shm=places.shm, words=places.words, relauncher=relauncher, inquirer=inquirer
+        ).run()
     finally:
         _forget(written, places.uid)
         hub.close(linger=1.0)

@@ -59,7 +59,9 @@ class Restarting:
             self._actions.send(engine.peer, m.Stop(RESTARTED))
         members = tuple((member.host, member.pid) for member in group.members.values())
         self._actions.log(f"{group} is to be restarted")
-        self._actions.relaunch(Relaunch(restart.set_id, group.mark, group.size, members, restart.timeout))
+        self._actions.relaunch(
+            Relaunch(restart.set_id, group.mark, group.size, members, restart.timeout, group.job)
+        )
 
     def _problem(self, restart: m.Restart, group: Set | None) -> str:
         if self.ending:

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 Peer = Hashable
 
-#: Ranks of a set that die this many seconds after another one were most likely ended by their launcher.
-AFTERMATH = 10.0
 #: What is said of a connection that ended when nobody knows why.
 LOST = "connection lost"
 #: How many departed engines are remembered.
@@ -108,6 +106,10 @@ class Roster:
         ours = {member.uid for member in group.members.values()}
         here = (self.engines.get(number) for number in group.ids)
         return [engine.info.id for engine in here if engine is not None and engine.info.uid not in ours]
+
+    def jobs(self) -> dict[str, list[int]]:
+        """Return the ids that each job of a batch system has brought, by how its engines name it."""
+        return sets.by_job(self._sets)
 
     def ended_sets(self) -> list[dict[str, object]]:
         """Describe the sets that have ended and whose ids are free."""
@@ -243,7 +245,8 @@ class Roster:
         group = self._sets[register.set_id]
         if group.base is None:
             group.size, group.members = size, members
-            group.mark, group.replaces = register.mark, register.replaces
+            group.mark, group.job = register.mark, register.job_key
+            group.replaces = register.replaces or sets.former(self._sets, register.job_key)
             self._misfits.examine(group)
         return group.doomed
 
@@ -330,11 +333,7 @@ class Roster:
     def _cause(self, engine: Engine, cause: str, now: float) -> str:
         words = engine.leaving or cause or "its connection was lost (killed, or its host or network failed)"
         group = self._sets.get(engine.info.set_id)
-        first = group.first_death if group else None
-        together = first is not None and first[0] == now and first[1].cause == words
-        if first and not together and not engine.leaving and now - first[0] < AFTERMATH:
-            return f"{words}, after engine {first[1].id} of the same MPI job: {first[1].cause}"
-        return words
+        return words if group is None or engine.leaving else sets.in_context(group, words, now)
 
     def _fail(self, peer: Peer, newcomer: Newcomer, cause: str) -> None:
         join = newcomer.join

@@ -17,6 +17,7 @@ from hpcremote.controller.events import (
     End,
     Event,
     Forget,
+    Inquire,
     Log,
     Lost,
     Opened,
@@ -27,6 +28,7 @@ from hpcremote.controller.events import (
     Tick,
     Unlink,
 )
+from hpcremote.controller.inquire import Inquirer, Inquiries
 from hpcremote.controller.machine import Controller
 from hpcremote.controller.relaunch import Relauncher, Relaunches
 from hpcremote.ids import is_uid
@@ -59,10 +61,18 @@ class Server:
         shm: the cluster's shared-memory folder, or "".
         words: folder in which local engines leave their output and last words.
         relauncher: starts an engine set again; None where nobody can.
+        inquirer: asks a batch system what became of a job; None where nobody can.
     """
 
     def __init__(
-        self, machine: Controller, hub: Hub, *, shm: str, words: str, relauncher: Relauncher | None = None
+        self,
+        machine: Controller,
+        hub: Hub,
+        *,
+        shm: str,
+        words: str,
+        relauncher: Relauncher | None = None,
+        inquirer: Inquirer | None = None,
     ) -> None:
         self._machine = machine
         self._hub = hub
@@ -73,6 +83,7 @@ class Server:
         self._outbox: dict[Peer, list[Parcel]] = {}
         self._complaints = RateLimit()
         self._relaunches = Relaunches(relauncher, lambda: os.write(hub.wake_fd, b"\0"))
+        self._inquiries = Inquiries(inquirer, lambda: os.write(hub.wake_fd, b"\0"))
 
     def run(self) -> None:
         """Serve until a client, SIGTERM or SIGINT ends the cluster."""
@@ -97,7 +108,8 @@ class Server:
         if went:
             for lost in self._departures(went):
                 self._take_in(lost, now)
-        for outcome in self._relaunches.ended():
+        outcomes: list[Event] = [*self._relaunches.ended(), *self._inquiries.ended()]
+        for outcome in outcomes:
             self._carry_out(self._machine.handle(outcome, now))
         if self._signal:
             name, self._signal = self._signal, ""
@@ -143,15 +155,22 @@ class Server:
                 self._say(action)
             elif isinstance(action, Unlink):
                 remove_blob(self._shm, action.blob)
-            elif isinstance(action, Relaunch):
-                self._relaunches.start(action)
-            elif isinstance(action, Back):
-                self._relaunches.back(action)
+            elif isinstance(action, (Relaunch, Back, Inquire)):
+                self._have_done(action)
             elif isinstance(action, Forget):
                 self._hub.forget(cast("Peer", action.peer))
             elif isinstance(action, End):
                 _log.info("ended: %s", action.reason)
                 self._done = True
+
+    def _have_done(self, order: Relaunch | Back | Inquire) -> None:
+        """Others do this, in threads."""
+        if isinstance(order, Relaunch):
+            self._relaunches.start(order)
+        elif isinstance(order, Back):
+            self._relaunches.back(order)
+        else:
+            self._inquiries.start(order)
 
     def _say(self, log: Log) -> None:
         text = log.text if log.text.isprintable() else ascii(log.text)  # a peer's words stay on their line

@@ -2,7 +2,7 @@
 
 A set's ids are ``base + rank``. ``base`` is
 
-* for one that hpcremote starts in the place of another: that one's;
+* for one that hpcremote starts in the place of another, or that a job brings which ran before: that one's;
 * for one that resembles a set that has ended (as many ranks on the same hosts), whose ids are free: that
   one's, so that a set which is started by hand once more comes back under its ids;
 * else the lowest number above all living engines.
@@ -20,6 +20,9 @@ from hpcremote.wire import messages as m
 
 Peer = Hashable
 
+#: Ranks of a set that die this many seconds after another one were most likely ended by their launcher.
+AFTERMATH = 10.0
+
 
 @dataclass(slots=True)
 class Set:
@@ -29,6 +32,7 @@ class Set:
         first_death: when the first of its engines ended, and how.
         mark: what its processes carry in their environment if hpcremote started them.
         replaces: the set in whose place it was started.
+        job: which of the cluster's jobs it belongs to, if a batch system runs it.
         restarting: its ids are kept for the set that will replace it.
         lingers: some connection was lost of which nobody knows whether its process has ended.
         doomed: why it will never be complete.
@@ -41,6 +45,7 @@ class Set:
     first_death: tuple[float, m.Gone] | None = None
     mark: str = ""
     replaces: str = ""
+    job: str = ""
     restarting: bool = False
     lingers: bool = False
     doomed: str = ""
@@ -59,6 +64,27 @@ class Set:
         if self.size == 1:
             return f"the set of engine {self.base}"
         return f"the set of engines {self.ids[0]} to {self.ids[-1]}"
+
+
+def in_context(group: Set, words: str, now: float) -> str:
+    """Return how an engine ended, with the first one of its set to end if that may be why."""
+    first = group.first_death
+    if first is None or now - first[0] >= AFTERMATH:
+        return words
+    if first[1].cause == words and (first[0] == now or group.job):
+        return words
+    return f"{words}, after engine {first[1].id} of the same MPI job: {first[1].cause}"
+
+
+def by_job(sets: Mapping[str, Set]) -> dict[str, list[int]]:
+    """Return the ids that each job has brought."""
+    return {one.job: list(one.ids) for one in sets.values() if one.job and one.base is not None}
+
+
+def former(sets: Mapping[str, Set], job: str) -> str:
+    """Return the set that the same job brought when it ran before (it was queued again), or ""."""
+    same = [name for name, one in sets.items() if job and one.job == job and one.base is not None]
+    return same[-1] if same else ""
 
 
 def choose_base(sets: Mapping[str, Set], living: Mapping[int, object], group: Set) -> int:

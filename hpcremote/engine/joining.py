@@ -49,9 +49,9 @@ def register(link: Link, machine: Engine, uid: str, place: Place) -> None:
     if place.members:
         environ = os.environ  # set by hpcremote.launch, if that has started us
         mark, replaces = environ.get("HPCREMOTE_MARK", ""), environ.get("HPCREMOTE_REPLACES", "")
-        left = _time_left()
-        job = walltime.system(environ)
-        hello.append(m.Register(place.set_id, place.size, place.members, mark, replaces, left, job))
+        left, job = _time_left(), walltime.system(environ)
+        key = environ.get("HPCREMOTE_JOB", "")
+        hello.append(m.Register(place.set_id, place.size, place.members, mark, replaces, left, job, key))
     link.introduce(m.Phase(uid, socket.gethostname(), os.getpid(), "MPI_Init"), *hello)
     link.wait(
         lambda: bool(machine.joined or machine.refused or machine.stopping or link.lost_since), REGISTRATION

@@ -19,6 +19,8 @@ from collections.abc import Iterable
 from hpcremote import files
 from hpcremote.errors import LaunchError
 from hpcremote.launch import catalog, job, memory, process, record, remote
+from hpcremote.launch.batch import more
+from hpcremote.launch.batch.more import More
 from hpcremote.launch.job import REPLACES
 from hpcremote.launch.process import Process
 from hpcremote.profile import Profile
@@ -52,6 +54,37 @@ class Again:
         self._given_up.set()
         with self._busy:
             pass
+
+    def submitted(self, set_id: str, job_key: str, size: int, timeout: float, there: threading.Event) -> None:
+        """End the job that brought a set and submit another; return when *there* is set.
+
+        Time in the queue does not count.
+
+        Raises:
+            LaunchError: it cannot be ended, or the new one does not start; then nothing of that is left.
+        """
+        begun = More(self._profile, self._folder.name, size)
+        found = record.read(self._folder)
+        if found is not None and found.controller_at != "here":
+            raise LaunchError(
+                "the controller is in the same job as these engines: stop the cluster and start it"
+            )
+        if found is not None and any(one.set == job_key for one in found.jobs):
+            more.end(self._folder, job_key)
+        begun.launch(replaces=set_id)
+        deadline = time.monotonic() + timeout
+        try:
+            while not there.wait(_LOOK_AGAIN):
+                if begun.waiting:
+                    deadline = time.monotonic() + timeout
+                what = "the cluster is ending" if self._given_up.is_set() else ""
+                if time.monotonic() > deadline:
+                    what = f"the engines did not register within {timeout:g} s"
+                if trouble := begun.failure(what) if what else begun.trouble():
+                    raise trouble
+        except LaunchError:
+            begun.abandon()
+            raise
 
     def __call__(
         self, set_id: str, mark: str, size: int, pids: Iterable[int], timeout: float, there: threading.Event

@@ -42,7 +42,7 @@ class Submitted:
     """A job that was submitted: its id, the scheduler's name, when, and which set of *n* engines it brings.
 
     ``set`` is what the engines carry in their environment; ``script`` and ``log`` are files; ``launcher`` is
-    what starts the ranks.
+    what starts the ranks; ``ended`` is how it ended, in words, once somebody knew.
     """
 
     id: str
@@ -53,6 +53,7 @@ class Submitted:
     script: str
     log: str
     launcher: str
+    ended: str = ""
 
     def __str__(self) -> str:
         return f"job {self.id} ({self.scheduler})"

@@ -19,8 +19,9 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from hpcremote import files
 from hpcremote.errors import LaunchError
@@ -45,7 +46,12 @@ class Startup:
     Attributes:
         record: what is written down about them.
         job: the engines', once they are started.
+        before: how many engines there were before: none.
+        known: engines that failed before: none.
     """
+
+    before = 0
+    known: Sequence[Mapping[str, Any]] = ()
 
     def __init__(self, profile: Profile, cluster_id: str, n: int, *, temporary: bool = False) -> None:
         self.profile = profile

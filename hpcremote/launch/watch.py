@@ -14,6 +14,7 @@ from hpcremote.errors import (
     LaunchError,
     NotConnected,
 )
+from hpcremote.launch.batch.more import More
 from hpcremote.launch.startup import Startup
 
 #: The phases of an engine, in the order that it goes through them. (Before come a job's.)
@@ -67,7 +68,7 @@ class Watch:
 
     def __init__(
         self,
-        begun: Startup,
+        begun: Startup | More,
         connect: Callable[[], Controller],
         tell: Callable[[Progress], None],
         given_up: threading.Event,
@@ -77,6 +78,7 @@ class Watch:
         self._tell = tell
         self._given_up = given_up
         self._began = self._clock = time.monotonic()
+        self._wanted = begun.before + begun.n
         self._seen = Progress("launch", -1, begun.n, 0.0)
         self._counts: tuple[int, ...] = (0, 0, 0)
 
@@ -105,17 +107,17 @@ class Watch:
         if controller is None:
             self._given_up.wait(_LOOK_AGAIN)
         else:
-            controller.wait(lambda: len(controller.engines) >= self._begun.n, _ASK_AGAIN)
+            controller.wait(lambda: len(controller.engines) >= self._wanted, _ASK_AGAIN)
 
     def _look(self, controller: Controller) -> bool:
         """Tell how far it is; return whether all are there."""
-        if len(controller.engines) >= self._begun.n:
+        if len(controller.engines) >= self._wanted:
             self._report((self._begun.n,) * 3)
             return True
         info = controller.query("info")
-        if info["failed"]:
-            raise self._failed(info["failed"])
-        self._report(reached(info))
+        if failed := self._new(info["failed"]):
+            raise self._failed(failed)
+        self._report(tuple(max(0, count - self._begun.before) for count in reached(info)))
         return False
 
     def _report(self, counts: tuple[int, ...]) -> None:
@@ -163,10 +165,14 @@ class Watch:
         if controller is None:
             return trouble
         try:
-            failed = controller.query("info", 1.0)["failed"]
+            failed = self._new(controller.query("info", 1.0)["failed"])
         except (HPCRemoteError, TimeoutError):
             return trouble
         return self._failed(failed) if failed else trouble
+
+    def _new(self, failed: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Leave out what failed before this start."""
+        return [row for row in failed if row not in self._begun.known]
 
     def _failed(self, failed: list[dict[str, Any]]) -> LaunchError:
         self._trouble_soon()

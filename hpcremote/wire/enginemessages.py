@@ -32,7 +32,7 @@ class Register(Message, tag="register"):
     ``mark`` is what the processes of a cluster that hpcremote started carry in their environment, empty for
     a set that was started by hand; ``replaces`` is the set that this one is instead of. Its job ends ``left``
     seconds from now (negative: not known), and is one of the batch system ``job`` ("" if it is none that can
-    be asked).
+    be asked); ``job_key`` says which of the cluster's jobs it is, the same when that is queued again.
     """
 
     set_id: str
@@ -42,6 +42,7 @@ class Register(Message, tag="register"):
     replaces: str = ""
     left: float = -1.0
     job: str = ""
+    job_key: str = ""
 
 
 class Done(Message, tag="done"):

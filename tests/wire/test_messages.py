@@ -47,7 +47,7 @@ SAMPLES: list[m.AnyMessage] = [
     m.Answer(10, '{"engines": {}}', "no"),
     m.Join("e" * 32, "s" * 32, 3, 1, "0.1.0"),
     m.Phase("e" * 32, "node7", 4711, "MPI_Init"),
-    m.Register("s" * 32, 4, [MEMBER], "f" * 32, "a" * 32, 3600.0, "slurm"),
+    m.Register("s" * 32, 4, [MEMBER], "f" * 32, "a" * 32, 3600.0, "slurm", "job-2"),
     m.Done(1 << 40, "error", SMALL, 1.5, 2.5, "", "trace"),
     m.Print(12, 1, "hello\n"),
     m.Lacking(12, b"d" * 16),

@@ -34,18 +34,21 @@ class State(NamedTuple):
     @property
     def over(self) -> bool:
         """Whether it is known to have ended."""
-        return self.end is not None
+        return self.end is not None or bool(self.job.ended)
 
     def __str__(self) -> str:
         if self.trouble:
             return f"unknown: {self.trouble}"
+        if self.job.ended:
+            return f"ended: {self.job.ended}"
         return f"ended: {self.end}" if self.end is not None else str(self.seen)
 
 
 def look(jobs: Iterable[Submitted]) -> list[State]:
     """Ask the schedulers how jobs are: one question for all jobs of one, and one for each that has ended."""
-    found: list[State] = []
-    for name, mine in _by_scheduler(jobs).items():
+    jobs = list(jobs)
+    found = [State(job, Seen("ended")) for job in jobs if job.ended]
+    for name, mine in _by_scheduler(job for job in jobs if not job.ended).items():
         try:
             scheduler = catalog.scheduler(name)
             rows = commands.status(scheduler, [job.id for job in mine])
@@ -127,7 +130,7 @@ def cancel(jobs: Iterable[Submitted], *, patience: float = 0.0, seconds: float =
     Raises:
         LaunchError: the scheduler refuses, does not answer, or still has one after that time.
     """
-    for name, mine in _by_scheduler(jobs).items():
+    for name, mine in _by_scheduler(job for job in jobs if not job.ended).items():
         scheduler = catalog.scheduler(name)
         ids = [job.id for job in mine]
         watch = poller.of(scheduler)

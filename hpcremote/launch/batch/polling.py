@@ -52,7 +52,7 @@ class Polling:
         self._next = 0.0
 
     def watch(self, job_id: str, now: float, seen: Seen = SUBMITTED) -> None:
-        """Watch a job."""
+        """Watch a job, which has been *seen* like that."""
         if job_id not in self._jobs:
             self._jobs[job_id] = Job(now, seen)
             self.hurry(now + SOON)

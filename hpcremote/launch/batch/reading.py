@@ -63,9 +63,11 @@ class End:
             how.append(f"killed by {signal_name(number)}")
         elif self.code:
             how.append(f"exit code {self.code}")
-        known = _WORDS.get(self.outcome, "")
-        words = "" if known == _WORDS["finished"] and how else known
-        said = ", ".join(filter(None, [words, *how])) or "it has ended"
+        if self.outcome in ("", "finished", "start"):
+            words = "" if how and self.outcome != "start" else _WORDS[self.outcome or "finished"]
+            said = ", ".join(filter(None, [words, *how]))
+        else:
+            said = _WORDS[self.outcome]  # by which signal is no news then
         return f"{said} ({self.reason})" if self.reason and self.reason not in said else said
 
 

@@ -161,7 +161,7 @@ ENDS = [
         "pbs",
         pbs("F", substate=91, comment="Job run and terminated", Exit_status=271),
         End("cancelled", 271, reason="Job run and terminated"),
-        "it was cancelled, killed by SIGTERM (Job run and terminated)",
+        "it was cancelled (Job run and terminated)",
     ),
     ("pbs", pbs("F", substate=93, Exit_status=265), End("finished", 265), "killed by SIGKILL"),
     (
@@ -189,17 +189,14 @@ ENDS = [
         "lsf",
         "71|EXIT|140|TERM_RUNLIMIT: job killed after reaching LSF run time limit\n",
         End("walltime", 140, reason="TERM_RUNLIMIT: job killed after reaching LSF run time limit"),
-        (
-            "its walltime was over, killed by SIGUSR2 "
-            "(TERM_RUNLIMIT: job killed after reaching LSF run time limit)"
-        ),
+        ("its walltime was over (TERM_RUNLIMIT: job killed after reaching LSF run time limit)"),
     ),
     (
         "lsf",
         "71|EXIT|137|TERM_MEMLIMIT: job killed after reaching LSF memory usage limit\n",
         End("memory", 137, reason="TERM_MEMLIMIT: job killed after reaching LSF memory usage limit"),
         (
-            "it used more memory than it may (out of memory), killed by SIGKILL "
+            "it used more memory than it may (out of memory) "
             "(TERM_MEMLIMIT: job killed after reaching LSF memory usage limit)"
         ),
     ),
@@ -207,7 +204,7 @@ ENDS = [
         "lsf",
         "71|EXIT|130|TERM_OWNER: job killed by owner\n",
         End("cancelled", 130, reason="TERM_OWNER: job killed by owner"),
-        "it was cancelled, killed by SIGINT (TERM_OWNER: job killed by owner)",
+        "it was cancelled (TERM_OWNER: job killed by owner)",
     ),
     ("lsf", "71|ZOMBI|-|-\n", End("node"), "a node failed"),
     ("flux", "||||\n", None, ""),
@@ -218,14 +215,14 @@ ENDS = [
         "flux",
         "TIMEOUT|143|timeout|resource allocation expired\n",
         End("walltime", 143, reason="resource allocation expired"),
-        "its walltime was over, killed by SIGTERM (resource allocation expired)",
+        "its walltime was over (resource allocation expired)",
     ),
     ("flux", "CANCELED|-128|cancel|\n", End("cancelled"), "it was cancelled"),
     (
         "flux",
         "FAILED|137|exec|lost contact with job shell on broker node2 (rank 1)\n",
         End("node", 137, reason="lost contact with job shell on broker node2 (rank 1)"),
-        "a node failed, killed by SIGKILL (lost contact with job shell on broker node2 (rank 1))",
+        "a node failed (lost contact with job shell on broker node2 (rank 1))",
     ),
     ("htcondor", "", None, ""),
     ("htcondor", "4\t0\tundefined\tundefined\n", End("finished", 0), "it has ended"),

@@ -1,0 +1,107 @@
+"""Why engines of a batch system's job went: the scheduler is asked before anybody is told. Pure.
+
+::
+
+    an engine of a job goes ──▶ amended(): held ──Inquire──▶ (the shell asks, in a thread)
+    ──Inquired──▶ told(): all that were held go, with the job's end as a part of their cause
+
+An engine that said why it leaves is not held, nor is one when the cluster ends. Held engines count as living;
+that lasts a second as a rule, and never longer than :data:`PATIENCE`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from hpcremote.controller.events import Actions, Inquire, Inquired, Lost, Peer
+from hpcremote.controller.roster import Roster
+
+#: How long the scheduler may take to answer, in seconds.
+PATIENCE = 10.0
+#: For how long an answer is good for engines of the job that go after it, in seconds.
+FRESH = 5.0
+
+
+@dataclass(slots=True)
+class Inquest:
+    """One job whose engines go; ``words`` is what is known of it, None while that is being asked."""
+
+    until: float
+    held: list[Lost] = field(default_factory=list)
+    words: str | None = None
+
+
+class Inquests:
+    """All jobs whose engines go.
+
+    Args:
+        roster: the engines.
+        actions: takes what has to be done.
+
+    Attributes:
+        ending: why the cluster ends, if it does: then nobody waits for a scheduler.
+    """
+
+    def __init__(self, roster: Roster, actions: Actions) -> None:
+        self._roster = roster
+        self._actions = actions
+        self.ending = ""
+        self._open: dict[str, Inquest] = {}
+
+    def amended(self, lost: Lost) -> list[Lost]:
+        """Return the end of an engine with what its job's scheduler says; nothing: it comes in a moment."""
+        job = self._job_of(lost.peer)
+        if not job or self.ending:
+            return [lost]
+        found = self._open.get(job)
+        now = self._actions.now
+        if found is not None and found.words is not None and now >= found.until:
+            found = None  # that was another time
+        if found is None:
+            found = self._open[job] = Inquest(now + PATIENCE)
+            self._actions.inquire(Inquire(job))
+        if found.words is not None:
+            return [_with(lost, found.words)]
+        found.held.append(lost)
+        return []
+
+    def told(self, answer: Inquired) -> list[Lost]:
+        """Take in what the scheduler says; return the ends that have waited for it."""
+        found = self._open.get(answer.job)
+        if found is None or found.words is not None:
+            return []
+        return self._close(found, answer.words)
+
+    def leftovers(self, answer: Inquired) -> list[int]:
+        """Return the engines of a job that runs no more: ranks which its scheduler did not find."""
+        if not answer.words:
+            return []
+        groups = {info.id: self._roster.group(info.set_id) for info in self._roster.infos()}
+        return [number for number, group in groups.items() if group is not None and group.job == answer.job]
+
+    def given_up(self) -> list[Lost]:
+        """Return the ends that have waited for long enough."""
+        now = self._actions.now
+        late = [one for one in self._open.values() if one.words is None and (self.ending or now >= one.until)]
+        return [lost for one in late for lost in self._close(one, "")]
+
+    def due(self) -> float | None:
+        """Return when somebody has waited long enough, or None."""
+        return min((one.until for one in self._open.values() if one.words is None), default=None)
+
+    def _close(self, found: Inquest, words: str) -> list[Lost]:
+        held, found.held, found.words = found.held, [], words
+        found.until = self._actions.now + FRESH
+        return [_with(lost, words) for lost in held]
+
+    def _job_of(self, peer: Peer) -> str:
+        engine = self._roster.by_peer(peer)
+        if engine is None or engine.leaving:
+            return ""
+        group = self._roster.group(engine.info.set_id)
+        return group.job if group is not None else ""
+
+
+def _with(lost: Lost, words: str) -> Lost:
+    cause = "; ".join(filter(None, [lost.cause, words]))
+    return Lost(lost.peer, cause, lost.output)

@@ -1,0 +1,69 @@
+"""What became of a job whose engines have just gone: asked by the cluster's controller."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from hpcremote import files
+from hpcremote.launch import catalog, record
+from hpcremote.launch.batch import commands, poller
+from hpcremote.launch.batch.reading import Seen
+from hpcremote.launch.batch.scheduler import Scheduler
+from hpcremote.launch.record import Submitted
+from hpcremote.profile import Profile
+
+#: How long a job that is ending may take until it is known how, in seconds.
+_PATIENCE = 8.0
+
+
+class Inquirer:
+    """Asks about jobs of one cluster.
+
+    Args:
+        profile: the cluster's.
+        cluster_id: its name.
+    """
+
+    def __init__(self, profile: Profile, cluster_id: str) -> None:
+        self._folder = files.cluster_dir(profile.name, cluster_id)
+
+    def __call__(self, job_key: str) -> str:
+        """Return how the job ended, or that it is queued again; nothing if it goes on.
+
+        Args:
+            job_key: what its engines carry (``HPCREMOTE_JOB``).
+
+        Raises:
+            HPCRemoteError: the scheduler does not answer.
+        """
+        found = record.read(self._folder)
+        job = next((one for one in found.jobs if one.set == job_key), None) if found else None
+        if job is None:
+            return ""
+        scheduler = catalog.scheduler(job.scheduler)
+        seen = commands.status(scheduler, [job.id]).get(job.id)
+        if seen is None or seen.state in ("ending", "cancelling", "ended"):
+            return self._how_ended(scheduler, job, seen or Seen("running"))
+        if seen.state in ("queued", "stuck"):
+            return f"{job} was put back into the queue ({seen})"
+        return ""
+
+    def _how_ended(self, scheduler: Scheduler, job: Submitted, seen: Seen) -> str:
+        watch = poller.of(scheduler)
+        watch.watch(job.id, seen)
+        watch.hurry()
+        watch.wait(lambda: watch.end(job.id) is not None, _PATIENCE)
+        end = watch.end(job.id)
+        watch.forget(job.id)
+        if end is None:
+            return f"{job} is ending"
+        self._note(job, str(end))
+        return f"{job} has ended: {end}"
+
+    def _note(self, job: Submitted, ended: str) -> None:
+        """Write down how a job ended: schedulers forget."""
+        with record.locked(self._folder, _PATIENCE):
+            found = record.read(self._folder)
+            if found is not None:
+                jobs = (dataclasses.replace(one, ended=ended) if one == job else one for one in found.jobs)
+                found.changed(jobs=tuple(jobs))

@@ -1,0 +1,111 @@
+"""Engines of a job are told to have ended when its scheduler has been asked why."""
+
+from __future__ import annotations
+
+from hpcremote.controller.events import Arrived, Inquire, Inquired, Lost, Opened, Relaunch, Send, Tick
+from hpcremote.controller.inquests import FRESH, PATIENCE
+from hpcremote.controller.machine import Controller
+from hpcremote.wire import messages as m
+
+WORDS = "job 7 (slurm) has ended: it was cancelled"
+
+
+def member(rank: int, uid: str) -> m.Member:
+    return m.Member(uid, rank, "node1", 100 + rank, rank, "3.11", "1", "MPICH", "0")
+
+
+def controller_with(job: str, uids: tuple[str, ...] = ("a", "b"), set_id: str = "s") -> Controller:
+    controller = Controller("c", "1", "head", 1)
+    client = m.Hello("u", m.PROTOCOL, "1", "head", 2, "3.11")
+    controller.handle(Opened("client", "client", True), 0.0)
+    controller.handle(Arrived("client", client, ()), 0.0)
+    come(controller, job, uids, set_id)
+    return controller
+
+
+def come(controller: Controller, job: str, uids: tuple[str, ...], set_id: str, now: float = 0.0) -> list[int]:
+    for rank, uid in enumerate(uids):
+        controller.handle(Opened(uid, "engine", False), now)
+        controller.handle(Arrived(uid, m.Phase(uid, "node1", 100 + rank, "MPI_Init"), ()), now)
+        controller.handle(Arrived(uid, m.Join(uid, set_id, rank, m.PROTOCOL, "1"), ()), now)
+    members = [member(rank, uid) for rank, uid in enumerate(uids)]
+    register = m.Register(set_id, len(uids), members, "mark", job_key=job)
+    sent = [
+        one.message for one in controller.handle(Arrived(uids[0], register, ()), now) if type(one) is Send
+    ]
+    return [message.engine for message in sent if isinstance(message, m.Joined)]
+
+
+def went(actions: list[object]) -> list[m.Gone]:
+    sent = [action.message for action in actions if isinstance(action, Send)]
+    return [gone for message in sent if isinstance(message, m.Engines) for gone in message.went]
+
+
+def test_engines_of_no_job_go_at_once() -> None:
+    controller = controller_with("")
+    assert [gone.id for gone in went(controller.handle(Lost("a", "killed"), 1.0))] == [0]
+
+
+def test_engines_of_a_job_go_with_what_the_scheduler_says() -> None:
+    controller = controller_with("job")
+    first = controller.handle(Lost("a", "terminated by SIGTERM"), 1.0)
+    assert Inquire("job") in first
+    assert went(first) == []
+    second = controller.handle(Lost("b", "terminated by SIGTERM"), 1.1)
+    assert went(second) == []
+    assert Inquire("job") not in second
+    told = went(controller.handle(Inquired("job", WORDS), 1.5))
+    assert [(gone.id, gone.cause) for gone in told] == [
+        (0, f"terminated by SIGTERM; {WORDS}"),
+        (1, f"terminated by SIGTERM; {WORDS}"),
+    ]
+
+
+def test_a_scheduler_that_does_not_answer_is_not_waited_for_longer() -> None:
+    controller = controller_with("job")
+    controller.handle(Lost("a", "killed"), 1.0)
+    assert controller.deadline() == 1.0 + PATIENCE
+    assert [gone.cause for gone in went(controller.handle(Tick(), 1.0 + PATIENCE))] == ["killed"]
+
+
+def test_an_answer_is_good_for_engines_that_go_after_it_and_then_it_is_asked_again() -> None:
+    controller = controller_with("job")
+    controller.handle(Lost("a", "killed"), 1.0)
+    controller.handle(Inquired("job", ""), 2.0)
+    assert [gone.id for gone in went(controller.handle(Lost("b", "killed"), 3.0))] == [1]
+    come(controller, "job", ("c", "d"), "t", 20.0)
+    assert Inquire("job") in controller.handle(Lost("c", "killed"), 20.0 + FRESH)
+
+
+def test_ranks_that_the_scheduler_has_forgotten_are_told_to_end() -> None:
+    controller = controller_with("job")
+    controller.handle(Lost("a", "killed"), 1.0)
+    actions = controller.handle(Inquired("job", WORDS), 2.0)
+    stops = [
+        action.peer for action in actions if isinstance(action, Send) and isinstance(action.message, m.Stop)
+    ]
+    assert stops == ["b"]
+
+
+def test_a_job_that_goes_on_keeps_its_other_engines() -> None:
+    controller = controller_with("job")
+    controller.handle(Lost("a", "killed"), 1.0)
+    actions = controller.handle(Inquired("job", ""), 2.0)
+    assert not [
+        action for action in actions if isinstance(action, Send) and isinstance(action.message, m.Stop)
+    ]
+
+
+def test_a_job_that_is_queued_again_brings_its_engines_back_under_their_ids() -> None:
+    controller = controller_with("other", ("x",), "o")
+    assert come(controller, "job", ("a", "b"), "s") == [1, 2]
+    for peer in ("a", "b"):
+        controller.handle(Lost(peer, "killed"), 1.0)
+    controller.handle(Inquired("job", "job 7 (slurm) was put back into the queue"), 2.0)
+    assert come(controller, "job", ("c", "d"), "t", 30.0) == [1, 2]
+
+
+def test_a_restart_knows_the_job() -> None:
+    controller = controller_with("job")
+    actions = controller.handle(Arrived("client", m.Restart(1, "s", 60.0), ()), 1.0)
+    assert [action.job for action in actions if isinstance(action, Relaunch)] == ["job"]

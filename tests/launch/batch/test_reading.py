@@ -1,0 +1,149 @@
+"""What schedulers print, recorded, and what it means."""
+
+from __future__ import annotations
+
+import pytest
+
+from hpcremote.launch import catalog, text
+from hpcremote.launch.batch.reading import End, Seen, end, job_id, rows, waits_why
+
+SLURM = catalog.scheduler("slurm")
+SGE = catalog.scheduler("sge")
+
+SQUEUE = """\
+1|RUNNING|None|2026-11-24T17:35:20|node[1-2]
+2|PENDING|Resources|2027-11-24T17:35:20|
+3|PENDING|JobHeldUser|N/A|
+4|COMPLETING|None|2026-11-24T17:35:20|node1
+5|CANCELLED|None|2026-11-24T17:35:22|
+6|A_NEW_WORD|None|N/A|node3
+"""
+QSTAT = """\
+job-ID  prior   name       user         state submit/start at     queue                          slots
+------------------------------------------------------------------------------------------------------
+      1 0.50500 myjob      root         r     11/24/2026 17:35:47 all.q@node1                        4
+      2 0.60500 big        root         qw    11/24/2026 17:35:47                                   40
+      4 0.50500 eqw        root         Eqw   11/24/2026 17:35:48                                    1
+      3 0.00000 held       root         hqw   11/24/2026 17:35:47                                    1
+      5 0.50500 going      root         dr    11/24/2026 17:35:47 all.q@node2                        4
+"""
+SCONTROL = """\
+JobId=1 JobName=wrap
+   JobState={state} Reason={reason} Dependency=(null)
+   Requeue=1 Restarts=0 BatchFlag=1 Reboot=0 ExitCode={code}
+"""
+QACCT = """\
+==============================================================
+qname        all.q
+jobnumber    1
+failed       {failed}
+exit_status  {code}
+"""
+
+
+def test_ids() -> None:
+    assert job_id(SLURM, "12\n") == "12"
+    assert job_id(SLURM, "12;cluster\n") == "12"
+    assert job_id(SLURM, "sbatch: a word of the site\n12\n") == "12"
+    assert job_id(SGE, "13\n") == "13"
+    assert job_id(SGE, "Unable to run job\n") is None
+
+
+def test_rows_of_slurm() -> None:
+    found = rows(SLURM.status, SQUEUE)
+    assert found["1"] == Seen("running", "RUNNING", start="2026-11-24T17:35:20", hosts="node[1-2]")
+    assert [found[key].state for key in "123456"] == [
+        "running", "queued", "queued", "ending", "ended", "running"
+    ]  # fmt: skip
+    assert str(found["2"]) == "queued: Resources, start estimated for 2027-11-24 17:35:20"
+    assert str(found["3"]) == "queued: JobHeldUser"
+    assert str(found["1"]) == "running on node[1-2]"
+
+
+def test_rows_of_grid_engine() -> None:
+    found = rows(SGE.status, QSTAT)
+    assert {key: seen.state for key, seen in found.items()} == {
+        "1": "running", "2": "queued", "3": "queued", "4": "stuck", "5": "cancelling"
+    }  # fmt: skip
+    assert found["1"].hosts == "node1"
+    assert "will not start by itself" in str(found["4"])
+
+
+def test_why_a_job_waits() -> None:
+    assert SGE.status.why is not None
+    said = 'job_type:  binary\nscheduling info:      cannot run in PE "mpi" because it only offers 8 slots\n'
+    assert waits_why(SGE.status.why.reason, said) == 'cannot run in PE "mpi" because it only offers 8 slots'
+    error = "error reason          1:      11/24/2026 17:35:48 [0:204]: can't open output file\n" + said
+    assert "can't open output file" in waits_why(SGE.status.why.reason, error)
+
+
+@pytest.mark.parametrize(
+    ("state", "reason", "code", "words"),
+    [
+        ("COMPLETED", "None", "0:0", "it has ended"),
+        ("FAILED", "NonZeroExitCode", "3:0", "exit code 3 (NonZeroExitCode)"),
+        ("FAILED", "None", "0:11", "killed by SIGSEGV"),
+        ("FAILED", "None", "137:0", "killed by SIGKILL"),
+        ("CANCELLED", "None", "0:15", "it was cancelled"),
+        ("OUT_OF_MEMORY", "None", "0:125", "it used more memory than it may (out of memory)"),
+        ("TIMEOUT", "TimeLimit", "0:15", "its walltime was over (TimeLimit)"),
+        ("NODE_FAIL", "NodeDown", "0:0", "a node failed (NodeDown)"),
+        ("PREEMPTED", "None", "0:0", "it was preempted by another job"),
+        ("FAILED", "JobLaunchFailure", "1:0",
+         "the scheduler could not start it, exit code 1 (JobLaunchFailure)"),
+    ],
+)  # fmt: skip
+def test_ends_by_scontrol(state: str, reason: str, code: str, words: str) -> None:
+    found = end(SLURM.ended[1], SCONTROL.format(state=state, reason=reason, code=code))
+    assert str(found) == words
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ("CANCELLED by 0|0:0|None", "it was cancelled"),
+        ("OUT_OF_MEMORY|0:125|None", "it used more memory than it may (out of memory)"),
+        ("FAILED|7:0|None", "exit code 7"),
+    ],
+)
+def test_ends_by_sacct(row: str, words: str) -> None:
+    assert str(end(SLURM.ended[0], row + "\n")) == words
+
+
+def test_a_slurm_without_accounting_says_nothing() -> None:
+    assert end(SLURM.ended[0], "Slurm accounting storage is disabled\n") is None
+    assert end(SLURM.ended[1], "slurm_load_jobs error: Invalid job id specified\n") is None
+    assert end(SLURM.ended[1], SCONTROL.format(state="RUNNING", reason="None", code="0:0")) is None
+
+
+@pytest.mark.parametrize(
+    ("failed", "code", "words"),
+    [
+        ("0", 0, "it has ended"),
+        ("0", 3, "exit code 3"),
+        ("100 : assumedly after job", 137, "killed by SIGKILL (assumedly after job)"),
+        ("37  : qmaster enforced h_rt limit", 137, "its walltime was over (qmaster enforced h_rt limit)"),
+    ],
+)
+def test_ends_by_qacct(failed: str, code: int, words: str) -> None:
+    assert str(end(SGE.ended[0], QACCT.format(failed=failed, code=code))) == words
+
+
+def test_nothing_known_is_said_plainly() -> None:
+    assert str(End()) == "it has ended"
+    assert end(SGE.ended[0], "error: job id 2 not found\n") is None
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "said", "remedy"),
+    [
+        (SLURM, "sbatch: error: invalid partition specified: nosuch", "`sinfo -s` lists them"),
+        (SLURM, "sbatch: error: Batch job submission failed: Invalid feature specification", "`constraint:`"),
+        (SLURM, "sbatch: error: Memory specification can not be satisfied", "`memory:`"),
+        (SLURM, "sbatch: error: Invalid generic resource (gres) specification", "`gpus_per_node:`"),
+        (SGE, 'job rejected: the requested parallel environment "x" does not exist', "`qconf -spl`"),
+        (SGE, 'Job was rejected because job requests unknown queue "x"', "`qconf -sql`"),
+    ],
+)
+def test_refusals_have_a_remedy(scheduler, said: str, remedy: str) -> None:
+    assert remedy in text.explain(scheduler.hints, said, {"profile": "mine"})

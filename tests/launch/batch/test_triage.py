@@ -1,0 +1,63 @@
+"""What a job wrote, and what that means."""
+
+from __future__ import annotations
+
+import pytest
+
+from hpcremote.launch import catalog
+from hpcremote.launch.batch.triage import culprit, excerpt, meaning, probed
+
+SRUN = catalog.load("srun")
+ABOUT = {"n": 4, "profile": "mine", "python": "python"}
+
+UNREACHABLE = """\
+hpcremote: job 13 has started on node1
+hpcremote probe: cannot reach the controller of cluster 'default' (pid 2749 on head) from node1; tried
+hpcremote probe:   tcp://127.0.0.1:43599: connection refused
+hpcremote probe: Set `interface:` in profile 'slurm' to a name or address of head that node1 can reach
+"""
+SEGFAULT = """\
+hpcremote: job 13 has started on node1
+0: starting
+2: starting
+2: Fatal Python error: Segmentation fault
+srun: error: node2: task 2: Segmentation fault
+0: told to end
+srun: error: node1: tasks 0-1: Terminated
+"""
+
+
+def test_the_probe_says_what_each_address_answered() -> None:
+    said = probed(UNREACHABLE)
+    assert said.splitlines()[1] == "  tcp://127.0.0.1:43599: connection refused"
+    assert meaning(UNREACHABLE, SRUN.hints, ABOUT) == said
+
+
+def test_of_a_job_that_was_queued_again_only_the_last_probe_counts() -> None:
+    assert probed(UNREACHABLE + "hpcremote: job 13 has started on node2\n") == ""
+
+
+def test_the_tail_is_that_of_the_rank_that_failed_first() -> None:
+    assert culprit(SEGFAULT, SRUN) == "2"
+    assert excerpt(SEGFAULT, SRUN) == "2: starting\n2: Fatal Python error: Segmentation fault"
+
+
+def test_without_a_culprit_the_last_lines_are_shown() -> None:
+    assert excerpt("a\nb\n", SRUN) == "a\nb"
+
+
+@pytest.mark.parametrize(
+    ("line", "remedy"),
+    [
+        ("1: hpcremote: 4 ranks were started, but MPI sees 1: ... (MPICH 5.0.2)", "`srun_mpi: pmi2`"),
+        ("1: hpcremote: 4 ranks were started, but MPI sees 1: ... (Open MPI v5.0.11)", "`srun_mpi: pmix`"),
+        (
+            "0: check(167):  Runtime environment uses unsupported PMI version PMIx. Aborting.",
+            "`srun_mpi: pmi2`",
+        ),
+        ("srun: error: cannot find mpi plugin for mpi/pmix_v9", "`srun --mpi=list`"),
+        ("/usr/bin/python: No module named hpcremote", "not installed for python"),
+    ],
+)
+def test_the_option_that_mends_it_is_named(line: str, remedy: str) -> None:
+    assert remedy in meaning(line, SRUN.hints, ABOUT)
