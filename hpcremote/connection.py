@@ -94,7 +94,7 @@ class Connection:
     def is_stale(self) -> bool:
         """Whether the controller or the tunnel to it is known to have ended; of other machines who knows."""
         if self.tunnel:
-            return not os.path.isdir(self.tunnel)
+            return not _is_held(self.tunnel)
         if not self.is_local:
             return False
         ticks = files.process_start(self.pid)
@@ -219,6 +219,13 @@ def running(role: str = "client", profile: str | None = None) -> list[Connection
 def cluster_files(role: str = "client", profile: str | None = None) -> list[Path]:
     """Return the connection files of all clusters of this user, or of one profile, running or not."""
     return sorted((files.user_dir() / "clusters").glob(f"{profile or '*'}/*/{role}.json"))
+
+
+def _is_held(tunnel: str) -> bool:
+    """Say whether the process lives that a tunnel's folder is named after (see ``net.tunnel``)."""
+    pid, _, rest = os.path.basename(tunnel).partition(".")[2].partition(".")
+    started = files.process_start(int(pid)) if pid.isdigit() else None
+    return started is not None and rest.startswith(f"{started}.") and os.path.isdir(tunnel)
 
 
 # ---------------------------------------------------------------- reading

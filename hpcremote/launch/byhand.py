@@ -65,10 +65,10 @@ class ByHand:
         return Process(self.connection.pid, self.connection.ticks or None)
 
     def condition(self) -> str:
-        """Return how it is: running, stale (its process is gone) or elsewhere (only asking tells)."""
-        if not self.is_here:
-            return "elsewhere"
-        return "stale" if self.connection.is_stale else "running"
+        """Return how it is: running, stale (it, or the tunnel to it, is gone) or elsewhere (only asking tells)."""
+        if self.connection.is_stale:
+            return "stale"
+        return "running" if self.is_here else "elsewhere"
 
     def forget(self) -> None:
         """Remove what a controller that has ended left, unless another one is in its place by now."""

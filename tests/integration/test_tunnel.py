@@ -284,7 +284,15 @@ def test_a_file_that_connect_left_is_known_to_be_stale(cluster: Running, sshd: S
     connect = Connect(tmp_path, sshd, "--profile", "local", "--cluster-id", cluster.cluster.cluster_id)
     connect.process.kill()
     connect.process.communicate(timeout=60)
+    code = "import hpcremote\nhpcremote.Client(profile='local')"
+    with pytest.raises(subprocess.CalledProcessError) as caught:
+        connect.call(code)
+    assert "is stale: the `hpcremote connect` that made it has ended; run it again" in caught.value.stderr
     began = time.monotonic()
     again = Connect(tmp_path, sshd, "--profile", "local", "--cluster-id", cluster.cluster.cluster_id)
     assert "connected" in again.said[0], f"after {time.monotonic() - began} s"
-    assert again.end()[0] == 0
+    again.process.kill()
+    again.process.communicate(timeout=60)
+    done = command("clean", HPCREMOTE_DIR=str(tmp_path))
+    assert "removing" in done.stdout
+    assert list(tmp_path.rglob("client.json")) == []

@@ -181,3 +181,19 @@ def test_an_interface_with_the_same_address_everywhere_is_named_and_costs_no_tim
         assert "connection refused; node1 has that address itself (docker0)" in said
         seen = site.see(site.profile(launcher="ssh", hosts="[node1]", interface="all"), mpi=False)
         assert seen["hosts"] == ["node1"]
+
+
+@pytest.mark.mpi
+def test_the_doctor_looks_at_another_host_and_tries_a_rank_a_node(site: Site) -> None:
+    words = [sys.executable, "-m", "hpcremote", "doctor", "--host", "node1", "--trial", "--json"]
+    profile = site.profile(hosts="[node1:2, node2:2]")
+    done = site.hosts.head.run([*words, "--profile", profile], cwd=site.folder, seconds=120)
+    said = [one["said"] for one in json.loads(done.stdout)]
+    assert any(text.startswith("node1: python 3.") for text in said)
+    assert any(text.startswith("a rank a node answered from node1, node2") for text in said), said
+    assert done.returncode == 0, said
+    done = site.hosts.head.run(
+        [*words[:-2], "--host", "nowhere", "--profile", profile], cwd=site.folder, seconds=60
+    )
+    assert done.returncode == 1
+    assert "PROBLEM  versions    nowhere: nowhere has no such name here" in done.stdout
