@@ -65,7 +65,7 @@ class ByHand:
         return Process(self.connection.pid, self.connection.ticks or None)
 
     def condition(self) -> str:
-        """Return how it is: running, stale (it, or the tunnel to it, is gone) or elsewhere (only asking tells)."""
+        """Return how it is: running, stale (its process or tunnel is gone), elsewhere (only asking tells)."""
         if self.connection.is_stale:
             return "stale"
         return "running" if self.is_here else "elsewhere"

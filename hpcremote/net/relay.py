@@ -117,6 +117,8 @@ class Lanes:
                 )
             if route.lane in lanes or not (is_uid(word.session) or not word.session):
                 raise FrameError("a lane is opened once, by a rank")
+            if role == "client" and not word.session:
+                raise FrameError("a client's lane is its own, with a session")
             self._enter(lanes, route, role, word, happened)
 
     def _enter(

@@ -514,7 +514,7 @@ def test_what_is_the_same_for_ranks_of_a_node_is_sent_there_once(bench: Bench) -
 @pytest.mark.parametrize(
     ("keys", "entry", "why"),
     [
-        (CLIENT, ([1], [encode(Resume(""))]), "not for speaking for ranks"),
+        (CLIENT, ([1], [encode(Resume(""))]), "a client's lane is its own"),
         (ENGINE, ([0], [encode(Resume(""))]), "no lane 0"),
         (ENGINE, ([1], say("lie")), "a lane that has not been opened"),
         (ENGINE, ([1], [encode(Resume("../etc"))]), "opened once, by a rank"),
