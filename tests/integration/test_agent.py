@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -122,6 +123,27 @@ def test_looking_cuts_short_neither_reads_of_c_code_nor_pythons_sleep(mpi3, gate
     gates[0].write_bytes(b"x")
     assert reading.get(20) == (1, 0)
     assert napping.get(20) is True
+
+
+def test_an_agent_is_back_when_one_of_its_ranks_lets_go_of_the_gil(mpi3, gates):
+    rc = mpi3.rc
+    agent = only_agent(mpi3)
+    stuck = rc[:].apply_async(wait_in_c, str(gates[0]))
+    eventually(
+        lambda: all(
+            stack.frames and stack.frames[-1].function == "wait_in_c"
+            for stack in rc[:].stacks().by_engine.values()
+        )
+    )
+    agent.kill()
+    eventually(
+        lambda: (
+            str(rc[:].stacks()) == f"ranks 0-2 not seen: no node agent watches it on {socket.gethostname()}"
+        )
+    )
+    open_gate(gates[0])
+    assert stuck.get(20) == ["through"] * 3
+    eventually(lambda: str(rc[:].stacks()).startswith("ranks 0-2 waiting for work"))
 
 
 def test_ranks_in_different_functions_are_merged(mpi3, gates):
