@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -64,10 +65,13 @@ class Controller:
         path = files.cluster_dir("default", "default") / "client.json"
         mine = f'"pid": {self.process.pid}'
         eventually(lambda: path.exists() and mine in path.read_text(), why="no controller")
+        self.shm = json.loads(path.read_text())["shm"]
 
     def stop(self, number: int = signal.SIGTERM) -> None:
         self.process.send_signal(number)
         self.process.communicate(timeout=PATIENCE)
+        if number == signal.SIGKILL:  # it could not remove that itself
+            shutil.rmtree(self.shm)
 
 
 @pytest.fixture
