@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from hpcremote import clusters, profile
 from hpcremote.errors import AlreadyRunning, ClusterNotFound, ConfigError, ProfileError
+from hpcremote.extending import Extending
 from hpcremote.ids import is_cluster_id
 from hpcremote.launch import job, startup
 from hpcremote.launch.batch import more
@@ -47,7 +48,7 @@ ELSEWHERE = {
 }
 
 
-class Cluster:
+class Cluster(Extending):
     """A controller and *n* engines.
 
     ``with Cluster(n=4, profile="mpi") as rc:`` gives a connected client and ends everything at the end

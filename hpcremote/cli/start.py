@@ -19,8 +19,18 @@ def run(words: Sequence[str]) -> int:
     )
     made.add_argument("--dry-run", action="store_true", help="only print the job's script and the commands")
     made.add_argument("--foreground", action="store_true", help="stay, and stop the cluster when told to end")
+    made.add_argument(
+        "--resubmit",
+        action="store_true",
+        help="of a cluster that runs: start the next job of its engine set, which goes on there",
+    )
+    made.add_argument(
+        "--save", metavar="FOLDER", help="with --resubmit: save namespaces there, and put them back"
+    )
     add_cluster(made)
     args = made.parse_args(words)
+    if args.save is not None and not args.resubmit:
+        made.error("--save goes with --resubmit")
     show = Show(quiet=args.quiet)
     cluster = cluster_of(args, args.cluster_id or "default", show, ends_with_us=args.foreground)
     if args.dry_run:
@@ -28,9 +38,15 @@ def run(words: Sequence[str]) -> int:
         return exits.OK
     with ended_by_signals():
         try:
-            cluster.start()
+            if args.resubmit:
+                cluster.extend(save=args.save)
+            else:
+                cluster.start()
         finally:
             show.end_line()
+        if args.resubmit:
+            show.say("the engine set goes on in the next job")
+            return exits.OK
         if args.foreground:
             return _stay(cluster, show)
         show.ready(cluster)

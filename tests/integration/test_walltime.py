@@ -200,3 +200,11 @@ def test_a_rank_that_dies_in_a_job_ends_the_others_as_ever(session_home: Path) -
         eventually(lambda: not running.rc.ids, why="the other rank did not end")
         assert "SIGKILL" in running.rc.link.gone[1].cause
         assert "scheduler" not in running.rc.link.gone[0].cause
+
+
+def test_engines_that_are_no_job_have_no_next_one(session_home: Path) -> None:
+    with (
+        Running(n=1, profile="local") as running,
+        pytest.raises(LaunchError, match="profile 'local' names no scheduler"),
+    ):
+        running.cluster.extend()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +18,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.mpi]
 _PROGRAM = """
 import time
 from pathlib import Path
+from typing import Any
 import hpcremote
 
 rc = hpcremote.Client()
@@ -31,6 +33,7 @@ except hpcremote.NotEnoughTime as error:
 view.execute('''
 import hpcremote
 from pathlib import Path
+from typing import Any
 
 def last_words():
     global total
@@ -72,3 +75,44 @@ def test_a_job_knows_its_end_and_uses_its_warning(
     assert "its job was ended by its scheduler (SIGTERM)" in lines
     assert sorted(path.name for path in saved.iterdir()) == ["rank-0.hpcremote", "rank-1.hpcremote"]
     assert not any(host.processes("hpcremote") for host in hosts)
+
+
+_EXTENDED = """
+import os
+import hpcremote
+
+rc = hpcremote.Client()
+view = rc[:]
+view.block = True
+view.execute("from mpi4py import MPI; x = MPI.COMM_WORLD.rank; import os")
+before = view["os.environ['SLURM_JOB_ID']"]
+cluster = hpcremote.Cluster(profile="slurm", cluster_id="default", walltime=3, nodes=2, n=2)
+cluster.extend(save="saved")
+assert rc.ids == [0, 1], rc.ids
+after = view["os.environ['SLURM_JOB_ID']"]
+print("x:", view["x"], "another job:", set(before) != set(after))
+rc.link.wait(lambda: rc.time_left is not None, 30)
+print("left:", 120 < rc.time_left <= 180)
+"""
+
+
+def test_a_set_goes_on_in_the_next_job_under_its_ids(
+    hosts: Hosts, slurm: Slurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    (tmp_path / "program.py").write_text(_EXTENDED)
+    settings = ["--profile", "slurm", "--set", "nodes=2", "--set", "walltime=2"]
+    options: dict[str, Any] = {"cwd": tmp_path, "seconds": 100, "check": True}
+    hosts.head.run(["hpcremote", "start", "-n", "2", *settings], **options)
+    try:
+        env = {"HPCREMOTE_PROFILE": "slurm"}
+        said = hosts.head.run(["python", "program.py"], env=env, **options).stdout
+        assert said.splitlines() == ["x: [0, 1] another job: True", "left: True"]
+        assert len(slurm.jobs()) == 1
+        words = ["hpcremote", "start", "--resubmit", "--save", "saved", *settings]
+        hosts.head.run(words, **options)
+        program = "import hpcremote; print(hpcremote.Client()[:]['x'])"
+        assert hosts.head.run(["python", "-c", program], env=env, **options).stdout == "[0, 1]\n"
+    finally:
+        hosts.head.run(["hpcremote", "stop", "--profile", "slurm"], **options)
+    assert slurm.run("squeue", "--noheader").stdout == ""

@@ -1,0 +1,119 @@
+"""The next job of an engine set: submitted while the set still works, and handed over to when it is there.
+
+::
+
+    extend() ──job──▶ queue ──▶ its ranks wait at the controller
+                      the old set: save, Stop ──▶ the new one has its ids ──▶ load
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from hpcremote.errors import LaunchError
+from hpcremote.launch.batch import more
+from hpcremote.launch.watch import Progress
+
+if TYPE_CHECKING:
+    from hpcremote.client.client import Client
+    from hpcremote.client.sets import EngineSet
+    from hpcremote.profile import Profile
+
+#: How often it is looked how far the job is, in seconds.
+_LOOK_AGAIN = 0.2
+
+
+class Extending:
+    """The part of :class:`hpcremote.Cluster` that goes on in another job."""
+
+    profile: Profile
+    cluster_id: str
+    _given_up: threading.Event
+
+    def connect_client(self, **options: Any) -> Client:
+        """Return a new client of this cluster."""
+        raise NotImplementedError
+
+    def _tell(self, seen: Progress) -> None:
+        raise NotImplementedError
+
+    def extend(self, number: int = 0, *, save: str | os.PathLike[str] | None = None) -> None:
+        """Start the next job of an engine set, ``Client.set(number)``; return when that has taken its place.
+
+        The set works on while the job is in the queue, if its own has not ended. Then it ends, and the new
+        engines have its ids.
+
+        Args:
+            number: which set.
+            save: where namespaces are saved before the set ends (see ``DirectView.save``), and from where
+                they are put back; of a set that has ended, what was saved there is. None: neither.
+
+        Raises:
+            IndexError: there is no such set.
+            LaunchError: the cluster's engines are no jobs, or the new ones did not start; then the set is as
+                it was.
+            SaveError, CompositeError: it could not be saved: the set works on, and the new job is ended; or
+                what was saved could not be put back.
+        """
+        with self.connect_client() as rc:
+            chosen = rc.set(number)
+            former, folder = chosen.set_id, "" if save is None else os.path.abspath(os.path.expanduser(save))
+            jobs = rc.link.query("jobs")
+            old = next((key for key, ids in jobs.items() if ids[0] == chosen.base), "")
+            known = rc.link.query("info")["failed"]
+            begun = more.More(self.profile, self.cluster_id, chosen.size, before=len(rc), known=known)
+            self._given_up.clear()
+            begun.launch(replaces=former)
+            try:
+                self._await(rc, chosen, former, begun)
+                if folder and chosen.set_id == former and chosen.alive:
+                    chosen.save(folder, block=True)
+                self._hand_over(rc, chosen, former, begun)
+            except BaseException:
+                begun.abandon()
+                raise
+            if old:
+                more.end(begun.folder, old)
+            if folder:
+                chosen.load(folder, block=True)
+
+    def _await(self, rc: Client, chosen: EngineSet, former: str, begun: more.More) -> None:
+        """Wait until the new ranks are at the controller."""
+        began = clock = time.monotonic()
+        told: tuple[str, str] = ("", "")
+        while chosen.set_id == former or not chosen.alive:
+            info = rc.link.query("info")
+            if info["starting"].get("joined", 0) >= begun.n and chosen.alive:
+                return
+            if self._given_up.is_set():
+                raise LaunchError("the start was given up")
+            if (trouble := begun.trouble()) is not None:
+                raise trouble
+            if failed := [row for row in info["failed"] if row not in begun.known]:
+                raise begun.failure(f"an engine of the next job failed: {failed[0]}")
+            standing = begun.standing()
+            if standing is not None and (standing.phase, standing.detail) != told:
+                told = (standing.phase, standing.detail)
+                self._tell(Progress(standing.phase, 0, begun.n, time.monotonic() - began, standing.detail))
+            clock = time.monotonic() if begun.waiting else clock
+            if time.monotonic() - clock > self.profile.start_timeout:
+                limit = self.profile.start_timeout
+                raise begun.failure(
+                    f"the next job's engines were not there within {limit:g} s (start_timeout)"
+                )
+            rc.link.wait(lambda: chosen.set_id != former, _LOOK_AGAIN)
+
+    def _hand_over(self, rc: Client, chosen: EngineSet, former: str, begun: more.More) -> None:
+        """End the old set: the new one, which waits, gets its ids."""
+        if chosen.set_id == former and (ids := chosen.ids):
+            rc.link.shutdown(ids, controller=False)
+        limit = self.profile.start_timeout
+
+        def is_there() -> bool:
+            return chosen.set_id != former and len(chosen.ids) == chosen.size
+
+        if not rc.link.wait(is_there, limit):
+            raise begun.failure(f"the next job's engines did not take over within {limit:g} s")
