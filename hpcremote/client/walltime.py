@@ -148,7 +148,12 @@ class Walltime:
                 left = 0.0 if at is None else at - now
                 if why or (at is not None and left <= wish.before):
                     wish.done[name] = now if at is None else at
-                    ready.append((wish, JobEnding(sorted(ids[name]), max(0.0, left), why)))
+                    ending = JobEnding(sorted(ids[name]), max(0.0, left), why)
+                    if not any(
+                        one.callback is wish.callback and told.engines == ending.engines
+                        for one, told in ready
+                    ):  # that it is less than ten minutes goes without saying when it is less than two
+                        ready.append((wish, ending))
                 elif at is not None:
                     pause = min(left - wish.before, pause if pause is not None else left)
         return ready, pause
