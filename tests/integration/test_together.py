@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -440,3 +440,27 @@ def test_clients_threads_and_views_never_mix_their_collectives(mpi4: Running) ->
         for thread in threads:
             thread.join()
     assert wrong == []
+
+
+def test_ranks_whose_mpi_has_no_communicators_left_say_so_and_can_be_restarted(
+    start: Callable[..., Running],
+) -> None:
+    def use_up() -> None:
+        global hoard
+        from mpi4py import MPI
+
+        hoard = []
+        with contextlib.suppress(MPI.Exception):
+            while True:
+                hoard.append(MPI.COMM_SELF.Dup())
+
+    running = start(n=2, profile="mpi")
+    view = running.rc[:]
+    view.apply_sync(use_up)
+    with pytest.raises(CollectiveError):
+        view.apply_async(fail_on, 1, "world allreduce").get(timeout=PATIENCE)
+    with pytest.raises(CompositeError, match="COMM_WORLD cannot be used: MPI cannot make it anew"):
+        view.apply_async(world_total, 1).get(timeout=PATIENCE)
+    assert view.apply_sync(pow, 2, 3) == [8, 8]
+    running.rc.set(0).restart()
+    assert view.apply_async(world_total, 1).get(timeout=PATIENCE) == [2, 2]

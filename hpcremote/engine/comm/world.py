@@ -274,6 +274,16 @@ class World:
 
     def _renew_one(self, comm: Any, ranks: tuple[int, ...] | None, why: str) -> None:
         try:
+            self._replace(comm, ranks, why)
+        except MPI.Exception as error:  # on all ranks alike, as when MPI has no communicators left
+            reason = str(error).strip().splitlines()[-1].strip()
+            if isinstance(comm, Comm):
+                comm.tear(f"MPI cannot make it anew {why} ({reason}); start its engine set again: restart()")
+            else:
+                self._kept = {key: one for key, one in self._kept.items() if one is not comm}
+
+    def _replace(self, comm: Any, ranks: tuple[int, ...] | None, why: str) -> None:
+        try:
             fresh = self._bare(ranks)
         except HPCRemoteError:  # a rank outside of it has died; what it has itself it can still be shrunk to
             fresh = MPI.Intracomm(MPI.Intracomm(comm).Shrink())
