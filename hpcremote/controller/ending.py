@@ -37,6 +37,8 @@ _TAIL = 300
 Hear = Callable[[Engine, m.Done | None], None]
 #: Numbers a run for some engines: operation, data, and who hears what comes of it.
 Order = Callable[[Sequence[Engine], str, bytes, Hear], None]
+#: What engines say who were told to end because their scheduler ends the job.
+BY_SCHEDULER = "its job was ended by its scheduler"
 
 
 @dataclass(slots=True)
@@ -144,7 +146,7 @@ class Ending:
             left = min(self._walltime.left(set_id), KILL_WAIT)
             self._stops[set_id] = (
                 self._actions.now + left,
-                f"its job was ended by its scheduler ({_name(number)})",
+                f"{BY_SCHEDULER} ({_name(number)})",
             )
             self._last_minutes(set_id, number, left)
             self._maybe_stop(set_id)

@@ -5,7 +5,7 @@
     an engine of a job goes ──▶ amended(): held ──Inquire──▶ (the shell asks, in a thread)
     ──Inquired──▶ told(): all that were held go, with the job's end as a part of their cause
 
-An engine that said why it leaves is not held, nor is one when the cluster ends. Held engines count as living;
+An engine that said why it leaves is not held, unless that is its scheduler; nor is one when the cluster ends.
 that lasts a second as a rule, and never longer than :data:`PATIENCE`.
 """
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from hpcremote.controller.ending import BY_SCHEDULER
 from hpcremote.controller.events import Actions, Inquire, Inquired, Lost, Peer
 from hpcremote.controller.roster import Roster
 
@@ -61,7 +62,7 @@ class Inquests:
             found = self._open[job] = Inquest(now + PATIENCE)
             self._actions.inquire(Inquire(job))
         if found.words is not None:
-            return [_with(lost, found.words)]
+            return [self._with(lost, found.words)]
         found.held.append(lost)
         return []
 
@@ -92,16 +93,18 @@ class Inquests:
     def _close(self, found: Inquest, words: str) -> list[Lost]:
         held, found.held, found.words = found.held, [], words
         found.until = self._actions.now + FRESH
-        return [_with(lost, words) for lost in held]
+        return [self._with(lost, words) for lost in held]
 
     def _job_of(self, peer: Peer) -> str:
         engine = self._roster.by_peer(peer)
-        if engine is None or engine.leaving:
+        if engine is None or (engine.leaving and BY_SCHEDULER not in engine.leaving):
             return ""
         group = self._roster.group(engine.info.set_id)
         return group.job if group is not None else ""
 
-
-def _with(lost: Lost, words: str) -> Lost:
-    cause = "; ".join(filter(None, [lost.cause, words]))
-    return Lost(lost.peer, cause, lost.output)
+    def _with(self, lost: Lost, words: str) -> Lost:
+        engine = self._roster.by_peer(lost.peer)
+        if engine is not None and engine.leaving:  # that is what counts
+            engine.leaving = "; ".join(filter(None, [engine.leaving, words]))
+            return lost
+        return Lost(lost.peer, "; ".join(filter(None, [lost.cause, words])), lost.output)
