@@ -158,8 +158,8 @@ class Profile:
     )
     controller: str = _key(
         "here",
-        "Where the controller runs: here, in the engines' job, or in a job of its own.",
-        choices=("here", "job", "own-job"),
+        "Where the controller runs: here, or in the engines' job, on its first node.",
+        choices=("here", "job"),
     )
     nodes: int | None = _key(None, "How many nodes.", unit="nodes", least=1)
     ranks_per_node: int | None = _key(None, "How many engines a node.", unit="engines", least=1)

@@ -1,0 +1,361 @@
+"""Sessions as jobs of a real Slurm and a real Grid Engine: started, used, ended, and all that goes wrong."""
+
+from __future__ import annotations
+
+import ast
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from hpcremote import files
+from tests.integration.support import eventually
+from tests.schedulers.lab.gridengine import GridEngine
+from tests.schedulers.lab.hosts import Host
+from tests.schedulers.lab.slurm import Slurm
+
+pytestmark = pytest.mark.mpi
+
+#: What each session begins with: ``cluster()`` starts one, ``say`` writes a value for the test to read.
+_BEGIN = """
+import os, signal, sys, time
+import hpcremote
+from hpcremote.errors import EngineError, HPCRemoteError, LaunchError
+
+def say(name, value):
+    print(f"{name}={value!r}", flush=True)
+
+def cluster(cluster_id=None, **more):
+    def tell(now):
+        print("progress:", now.phase, now.detail)
+    return hpcremote.Cluster(profile=PROFILE, cluster_id=cluster_id, progress=tell, **{**KEYS, **more})
+
+def where():
+    from mpi4py import MPI
+    return MPI.COMM_WORLD.rank, os.uname().nodename, MPI.COMM_WORLD.allreduce(1)
+"""
+
+
+class System(NamedTuple):
+    """A batch system, and the keys that give a session four ranks on at least two hosts."""
+
+    name: str
+    lab: Slurm | GridEngine
+    keys: dict[str, object]
+    cwd: Path
+
+    @property
+    def head(self) -> Host:
+        return self.lab.hosts.head
+
+    def words(self, code: str, keys: dict[str, object]) -> list[str]:
+        head = f"PROFILE, KEYS = {self.name!r}, { ({**self.keys, **keys})!r}\n{_BEGIN}\n"
+        return [sys.executable, "-c", head + textwrap.dedent(code)]
+
+    def session(self, code: str, host: Host | None = None, **keys: object) -> Said:
+        """Run a session on the head to its end."""
+        done = (host or self.head).run(self.words(code, keys), cwd=self.cwd, seconds=110)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return Said(done.stdout + done.stderr)
+
+    def command(self, *words: str, host: Host | None = None) -> subprocess.CompletedProcess[str]:
+        """Run ``hpcremote`` on the head."""
+        return (host or self.head).run([sys.executable, "-m", "hpcremote", *words], cwd=self.cwd, seconds=110)
+
+    def jobs(self) -> list[str]:
+        """Return the jobs that the batch system has."""
+        if isinstance(self.lab, Slurm):
+            return self.lab.jobs()
+        rows = self.lab.run("qstat", "-u", "*", check=True).stdout.splitlines()
+        return [line.split()[0] for line in rows[2:]]
+
+    def cancel(self, job: str) -> None:
+        self.lab.run("scancel" if self.name == "slurm" else "qdel", job, check=True)
+
+    def left(self) -> list[str]:
+        """Return what runs of hpcremote on any host, and jobs."""
+        found = [
+            f"{host.name}: {p.cmdline()}" for host in self.lab.hosts for p in host.processes("hpcremote")
+        ]
+        return [*found, *(f"job {job}" for job in self.jobs())]
+
+
+class Said(str):
+    """What a session printed."""
+
+    def __getitem__(self, name: object) -> object:  # type: ignore[override]
+        line = next(line for line in self.splitlines() if line.startswith(f"{name}="))
+        return ast.literal_eval(line.partition("=")[2])
+
+
+@pytest.fixture(params=["slurm", "sge"])
+def system(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[System]:
+    """A batch system in which nothing waits or runs; after the test nothing does again."""
+    lab = request.getfixturevalue(request.param)
+    lab.clear()
+    keys: dict[str, object] = {"nodes": 2, "n": 4} if request.param == "slurm" else {"n": 4}
+    made = System(request.param, lab, keys, tmp_path)
+    yield made
+    eventually(lambda: not made.left(), why=f"something is left: {made.left()}")
+    assert not list((files.user_dir() / "clusters").glob("*/*/cluster.json"))
+
+
+@pytest.fixture
+def only_slurm(system: System) -> System:
+    if system.name != "slurm":
+        pytest.skip("the same for every scheduler, or only Slurm has it")
+    return system
+
+
+# ---------------------------------------------------------------- from start to stop
+
+
+def test_ids_are_ranks_and_ranks_reach_each_other_across_hosts(system: System) -> None:
+    said = system.session("""
+        with cluster() as rc:
+            say("ids", rc.ids)
+            say("ranks", rc[:].apply_sync(where))
+            ar = rc[:].execute("import os; print('on', os.uname().nodename)", block=True)
+            say("out", ar.stdout)
+    """)
+    ranks = said["ranks"]
+    assert said["ids"] == [rank for rank, _, _ in ranks] == [0, 1, 2, 3]
+    assert {size for _, _, size in ranks} == {4}
+    assert len({host for _, host, _ in ranks}) > 1
+    assert [text.strip() for text in said["out"]] == [f"on {host}" for _, host, _ in ranks]
+    phases = list(
+        dict.fromkeys(line.split()[1] for line in said.splitlines() if line.startswith("progress:"))
+    )
+    order = ["submitted", "queued", "started", "launch", "MPI_Init", "register"]
+    assert phases == [phase for phase in order if phase in phases]
+    assert {"submitted", "started", "register"} <= set(phases)
+
+
+def test_the_controller_in_the_job(system: System) -> None:
+    said = system.session(
+        """
+        with cluster() as rc:
+            say("ranks", rc[:].apply_sync(where))
+            say("controller", rc.link.connection.host)
+        """,
+        controller="job",
+    )
+    assert [rank for rank, _, _ in said["ranks"]] == [0, 1, 2, 3]
+    assert said["controller"] in ("node1", "node2", "node3")
+
+
+def test_commands_here_and_on_another_host(system: System) -> None:
+    """A job outlives who started it; whoever shares the folder can look, connect, and stop it."""
+    keys = [word for key, value in system.keys.items() for word in ("--set", f"{key}={value}")]
+    name, other = system.name, system.lab.hosts["node3"]
+    dry = system.command("start", "-p", name, *keys, "--dry-run")
+    assert "hpcremote ranks -n 4" in dry.stdout
+    assert not system.jobs()
+    started = system.command("start", "-p", name, *keys)
+    assert started.returncode == 0, started.stderr
+    assert "is ready: 4 engines" in started.stdout
+    (job,) = system.jobs()
+    status = system.command("status", "-p", name)
+    assert status.returncode == 0
+    assert f"job         {job} ({name}) running on " in status.stdout
+    said = system.session("""
+        with hpcremote.Client(profile=PROFILE) as rc:
+            say("ids", rc.ids)
+    """, host=other)  # fmt: skip
+    assert said["ids"] == [0, 1, 2, 3]
+    stopped = system.command("stop", "-p", name, host=other)
+    assert stopped.returncode == 0, stopped.stderr
+    assert system.command("status", "-p", name).returncode == 3
+
+
+def test_two_clusters_at_once(only_slurm: System) -> None:
+    said = only_slurm.session("""
+        with cluster("a", n=2) as first, cluster("b", n=2) as second:
+            say("first", first[:].apply_sync(where))
+            say("second", second[:].apply_sync(where))
+            say("uids", len({first.link.connection.cluster_uid, second.link.connection.cluster_uid}))
+    """)
+    assert {size for _, _, size in [*said["first"], *said["second"]]} == {2}
+    assert said["uids"] == 2
+
+
+def test_engine_sets_come_go_and_are_restarted(only_slurm: System) -> None:
+    said = only_slurm.session("""
+        one = cluster("sets", n=2).start()
+        try:
+            rc = one.connect_client()
+            one.start_engines(2)
+            say("more", (rc.ids, [len(each) for each in rc.engine_sets]))
+            pids = rc.set(0).apply_sync(os.getpid)
+            rc.set(0).restart()
+            say("again", (rc.ids, rc.set(0).apply_sync(os.getpid) != pids))
+            one.stop_engines(1)
+            rc.link.wait(lambda: len(rc.link.engines) == 2, 30)
+            say("fewer", rc.ids)
+            rc.close()
+        finally:
+            one.stop()
+    """)
+    assert said["more"] == ([0, 1, 2, 3], [2, 2])
+    assert said["again"] == ([0, 1, 2, 3], True)
+    assert said["fewer"] == [0, 1]
+
+
+@pytest.mark.slow
+def test_a_job_that_is_queued_again_brings_its_engines_back(only_slurm: System) -> None:
+    """Slurm starts it again when its credentials have expired, some ten seconds later."""
+    said = only_slurm.session("""
+        with cluster() as rc:
+            before = rc[:].apply_sync(os.getpid)
+            os.system("scontrol requeue $(squeue -h -o %A)")
+            gone = rc.link.wait(lambda: not rc.link.engines, 60)
+            say("cause", sorted({one.cause for one in rc.link.gone.values()}))
+            say("back", gone and rc.link.wait(lambda: len(rc.link.engines) == 4, 90))
+            say("again", (rc.ids, rc[:].apply_sync(os.getpid) != before))
+    """)
+    assert said["back"] is True
+    assert said["again"] == ([0, 1, 2, 3], True)
+
+
+# ---------------------------------------------------------------- what goes wrong
+
+
+def test_what_the_scheduler_rejects(system: System) -> None:
+    wrong = {"slurm": {"queue": "nosuch"}, "sge": {"parallel_environment": "nosuch"}}[system.name]
+    said = system.session("""
+        try:
+            cluster().start()
+        except LaunchError as error:
+            say("error", str(error))
+    """, **wrong)  # fmt: skip
+    words, remedy = {
+        "slurm": ("Invalid partition name specified", "`sinfo -s` lists them, `queue:` in profile slurm"),
+        "sge": ('parallel environment "nosuch" does not exist', "`qconf -spl` lists them"),
+    }[system.name]
+    assert words in said["error"]
+    assert remedy in said["error"]
+
+
+def test_a_job_that_dies_before_its_ranks(system: System) -> None:
+    said = system.session("""
+        try:
+            cluster().start()
+        except LaunchError as error:
+            say("error", str(error))
+    """, setup=["echo module: no such module >&2", "exit 7"])  # fmt: skip
+    assert "ended before all engines were there: exit code 7" in said["error"]
+    assert "module: no such module" in said["error"]
+
+
+def test_a_controller_that_cannot_be_reached(system: System) -> None:
+    said = system.session("""
+        try:
+            cluster().start()
+        except LaunchError as error:
+            say("error", str(error))
+    """, interface="127.0.0.1")  # fmt: skip
+    assert "cannot reach the controller of cluster" in said["error"]
+    assert "tcp://127.0.0.1:" in said["error"]
+    assert "connection refused" in said["error"]
+    assert f"Set `interface:` in profile '{system.name}' to a name or address of head" in said["error"]
+
+
+@pytest.mark.parametrize(("mpi", "remedy"), [("none", "srun_mpi: pmi2"), ("pmix", "srun_mpi: pmi2")])
+def test_the_wrong_mpi_for_srun(only_slurm: System, mpi: str, remedy: str) -> None:
+    said = only_slurm.session("""
+        try:
+            cluster().start()
+        except LaunchError as error:
+            say("error", str(error))
+    """, srun_mpi=mpi)  # fmt: skip
+    assert remedy in said["error"]
+    if mpi == "none":
+        assert "srun started 4 single ranks instead of one job of 4" in said["error"]
+
+
+def test_a_job_that_is_cancelled_while_it_waits(only_slurm: System) -> None:
+    program = only_slurm.head.popen(
+        only_slurm.words("""
+            try:
+                cluster().start()
+            except LaunchError as error:
+                say("error", str(error))
+        """, {"queue": "closed"}), cwd=only_slurm.cwd,
+    )  # fmt: skip
+    eventually(only_slurm.jobs, why="it was not submitted")
+    only_slurm.cancel(only_slurm.jobs()[0])
+    done = program.finish(None, 60)
+    said = Said(done.stdout)
+    assert "never started: it was cancelled" in said["error"]
+
+
+def test_ctrl_c_while_it_waits_cancels_the_job(only_slurm: System) -> None:
+    words = [sys.executable, "-m", "hpcremote", "start", "-p", "slurm", "-n", "2", "--set", "queue=closed"]
+    program = only_slurm.head.popen(words, cwd=only_slurm.cwd)
+    status = ""
+
+    def waits() -> bool:
+        nonlocal status
+        status = only_slurm.command("status", "-p", "slurm").stdout
+        return "queued: PartitionDown" in status
+
+    eventually(waits, why=f"it does not wait: {status}")
+    program.send_signal(signal.SIGINT)
+    done = program.finish(None, 60)
+    assert done.returncode == 130
+    assert "queued: job" in done.stderr
+    assert not only_slurm.jobs()
+
+
+def test_a_job_that_is_cancelled_while_it_runs(system: System) -> None:
+    """Its engines' end says so, and no rank is left, whatever the scheduler forgets."""
+    code = """
+        with cluster() as rc:
+            open("ready", "w").close()
+            rc.link.wait(lambda: not rc.link.engines, 90)
+            say("causes", sorted({one.cause for one in rc.link.gone.values()}))
+    """
+    program = system.head.popen(system.words(code, {}), cwd=system.cwd)
+    eventually((system.cwd / "ready").exists, why="it did not start", seconds=60)
+    (job,) = system.jobs()
+    system.cancel(job)
+    done = program.finish(None, 100)
+    causes = Said(done.stdout)["causes"]
+    assert any(f"job {job} ({system.name}) has ended: it was cancelled" in cause for cause in causes), causes
+
+
+def test_a_rank_that_dies(system: System) -> None:
+    said = system.session("""
+        def die():
+            if hpcremote.comm().rank == 1:
+                os.kill(os.getpid(), signal.SIGKILL)
+            hpcremote.comm().barrier()
+        with cluster() as rc:
+            try:
+                rc[:].apply_sync(die)
+            except HPCRemoteError as error:
+                say("error", str(error))
+    """)  # fmt: skip
+    assert "engine 1 (rank 1 on " in said["error"]
+    assert "killed by SIGKILL" in said["error"]
+
+
+def test_run_in_a_job_uses_that_job(only_slurm: System) -> None:
+    program = only_slurm.cwd / "program.py"
+    program.write_text("import hpcremote, os, sys\n"
+                       "rc = hpcremote.Client()\n"
+                       "print(rc[:].apply_sync(lambda: os.environ['SLURM_JOB_ID']))\n"
+                       "sys.exit(len(rc))\n")  # fmt: skip
+    run = [sys.executable, "-m", "hpcremote", "run", "-q", "-p", "slurm", str(program)]
+    done = only_slurm.lab.run(
+        "salloc", "-Q", "-N2", "-n4", "--ntasks-per-node=2", *run, cwd=only_slurm.cwd, seconds=90
+    )
+    assert done.returncode == 4, done.stdout + done.stderr
+    assert len(set(ast.literal_eval(done.stdout))) == 1
+    assert os.path.exists(program)
