@@ -96,21 +96,22 @@ class Said(str):
 
 @pytest.fixture(params=["slurm", "sge"])
 def system(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[System]:
-    """A batch system in which nothing waits or runs; after the test nothing does again."""
-    lab = request.getfixturevalue(request.param)
-    lab.clear()
-    keys: dict[str, object] = {"nodes": 2, "n": 4} if request.param == "slurm" else {"n": 4}
-    made = System(request.param, lab, keys, tmp_path)
-    yield made
-    eventually(lambda: not made.left(), why=f"something is left: {made.left()}")
-    assert not list((files.user_dir() / "clusters").glob("*/*/cluster.json"))
+    """Each batch system, in which nothing waits or runs; after the test nothing does again."""
+    yield from _system(request.param, request.getfixturevalue(request.param), tmp_path)
 
 
 @pytest.fixture
-def only_slurm(system: System) -> System:
-    if system.name != "slurm":
-        pytest.skip("the same for every scheduler, or only Slurm has it")
-    return system
+def on_slurm(slurm: Slurm, tmp_path: Path) -> Iterator[System]:
+    """The same for what every scheduler does alike, or only Slurm does."""
+    yield from _system("slurm", slurm, tmp_path)
+
+
+def _system(name: str, lab: Slurm | GridEngine, cwd: Path) -> Iterator[System]:
+    lab.clear()
+    made = System(name, lab, {"nodes": 2, "n": 4} if name == "slurm" else {"n": 4}, cwd)
+    yield made
+    eventually(lambda: not made.left(), why=f"something is left: {made.left()}")
+    assert not list((files.user_dir() / "clusters").glob("*/*/cluster.json"))
 
 
 # ---------------------------------------------------------------- from start to stop
@@ -174,8 +175,8 @@ def test_commands_here_and_on_another_host(system: System) -> None:
     assert system.command("status", "-p", name).returncode == 3
 
 
-def test_two_clusters_at_once(only_slurm: System) -> None:
-    said = only_slurm.session("""
+def test_two_clusters_at_once(on_slurm: System) -> None:
+    said = on_slurm.session("""
         with cluster("a", n=2) as first, cluster("b", n=2) as second:
             say("first", first[:].apply_sync(where))
             say("second", second[:].apply_sync(where))
@@ -185,8 +186,8 @@ def test_two_clusters_at_once(only_slurm: System) -> None:
     assert said["uids"] == 2
 
 
-def test_engine_sets_come_go_and_are_restarted(only_slurm: System) -> None:
-    said = only_slurm.session("""
+def test_engine_sets_come_go_and_are_restarted(on_slurm: System) -> None:
+    said = on_slurm.session("""
         one = cluster("sets", n=2).start()
         try:
             rc = one.connect_client()
@@ -208,9 +209,9 @@ def test_engine_sets_come_go_and_are_restarted(only_slurm: System) -> None:
 
 
 @pytest.mark.slow
-def test_a_job_that_is_queued_again_brings_its_engines_back(only_slurm: System) -> None:
+def test_a_job_that_is_queued_again_brings_its_engines_back(on_slurm: System) -> None:
     """Slurm starts it again when its credentials have expired, some ten seconds later."""
-    said = only_slurm.session("""
+    said = on_slurm.session("""
         with cluster() as rc:
             before = rc[:].apply_sync(os.getpid)
             os.system("scontrol requeue $(squeue -h -o %A)")
@@ -267,8 +268,8 @@ def test_a_controller_that_cannot_be_reached(system: System) -> None:
 
 
 @pytest.mark.parametrize(("mpi", "remedy"), [("none", "srun_mpi: pmi2"), ("pmix", "srun_mpi: pmi2")])
-def test_the_wrong_mpi_for_srun(only_slurm: System, mpi: str, remedy: str) -> None:
-    said = only_slurm.session("""
+def test_the_wrong_mpi_for_srun(on_slurm: System, mpi: str, remedy: str) -> None:
+    said = on_slurm.session("""
         try:
             cluster().start()
         except LaunchError as error:
@@ -279,30 +280,30 @@ def test_the_wrong_mpi_for_srun(only_slurm: System, mpi: str, remedy: str) -> No
         assert "srun started 4 single ranks instead of one job of 4" in said["error"]
 
 
-def test_a_job_that_is_cancelled_while_it_waits(only_slurm: System) -> None:
-    program = only_slurm.head.popen(
-        only_slurm.words("""
+def test_a_job_that_is_cancelled_while_it_waits(on_slurm: System) -> None:
+    program = on_slurm.head.popen(
+        on_slurm.words("""
             try:
                 cluster().start()
             except LaunchError as error:
                 say("error", str(error))
-        """, {"queue": "closed"}), cwd=only_slurm.cwd,
+        """, {"queue": "closed"}), cwd=on_slurm.cwd,
     )  # fmt: skip
-    eventually(only_slurm.jobs, why="it was not submitted")
-    only_slurm.cancel(only_slurm.jobs()[0])
+    eventually(on_slurm.jobs, why="it was not submitted")
+    on_slurm.cancel(on_slurm.jobs()[0])
     done = program.finish(None, 60)
     said = Said(done.stdout)
     assert "never started: it was cancelled" in said["error"]
 
 
-def test_ctrl_c_while_it_waits_cancels_the_job(only_slurm: System) -> None:
+def test_ctrl_c_while_it_waits_cancels_the_job(on_slurm: System) -> None:
     words = [sys.executable, "-m", "hpcremote", "start", "-p", "slurm", "-n", "2", "--set", "queue=closed"]
-    program = only_slurm.head.popen(words, cwd=only_slurm.cwd)
+    program = on_slurm.head.popen(words, cwd=on_slurm.cwd)
     status = ""
 
     def waits() -> bool:
         nonlocal status
-        status = only_slurm.command("status", "-p", "slurm").stdout
+        status = on_slurm.command("status", "-p", "slurm").stdout
         return "queued: PartitionDown" in status
 
     eventually(waits, why=f"it does not wait: {status}")
@@ -310,7 +311,7 @@ def test_ctrl_c_while_it_waits_cancels_the_job(only_slurm: System) -> None:
     done = program.finish(None, 60)
     assert done.returncode == 130
     assert "queued: job" in done.stderr
-    assert not only_slurm.jobs()
+    assert not on_slurm.jobs()
 
 
 def test_a_job_that_is_cancelled_while_it_runs(system: System) -> None:
@@ -346,15 +347,15 @@ def test_a_rank_that_dies(system: System) -> None:
     assert "killed by SIGKILL" in said["error"]
 
 
-def test_run_in_a_job_uses_that_job(only_slurm: System) -> None:
-    program = only_slurm.cwd / "program.py"
+def test_run_in_a_job_uses_that_job(on_slurm: System) -> None:
+    program = on_slurm.cwd / "program.py"
     program.write_text("import hpcremote, os, sys\n"
                        "rc = hpcremote.Client()\n"
                        "print(rc[:].apply_sync(lambda: os.environ['SLURM_JOB_ID']))\n"
                        "sys.exit(len(rc))\n")  # fmt: skip
     run = [sys.executable, "-m", "hpcremote", "run", "-q", "-p", "slurm", str(program)]
-    done = only_slurm.lab.run(
-        "salloc", "-Q", "-N2", "-n4", "--ntasks-per-node=2", *run, cwd=only_slurm.cwd, seconds=90
+    done = on_slurm.lab.run(
+        "salloc", "-Q", "-N2", "-n4", "--ntasks-per-node=2", *run, cwd=on_slurm.cwd, seconds=90
     )
     assert done.returncode == 4, done.stdout + done.stderr
     assert len(set(ast.literal_eval(done.stdout))) == 1
