@@ -13,7 +13,7 @@ from typing import Any
 
 from hpcremote.controller.events import Actions, Peer
 from hpcremote.controller.failing import Failing, Trouble
-from hpcremote.controller.roster import Engine, Roster
+from hpcremote.controller.roster import BY_SCHEDULER, Engine, Roster
 from hpcremote.wire import messages as m
 from hpcremote.wire.frames import Frame
 from hpcremote.wire.targets import compact, expand
@@ -242,10 +242,11 @@ class Calls:
     def done(self, peer: Peer, done: m.Done, frames: Sequence[Frame]) -> None:
         """Hand an outcome on to the client."""
         engine = self._roster.by_peer(peer)
-        work = engine.runs.pop(done.seq, None) if engine else None
-        if engine is None or work is None:
+        work = engine.runs.get(done.seq) if engine else None
+        if engine is None or work is None or self._is_cut_short(engine, work, done):
             self._actions.unlink(done.part.blob)
             return
+        del engine.runs[done.seq]
         engine.completed += 1
         work.waiting.discard(engine.info.id)
         if done.mpi:
@@ -269,6 +270,11 @@ class Calls:
         if work.hear is not None:
             work.hear(engine, done)
         self._settle(work)
+
+    @staticmethod
+    def _is_cut_short(engine: Engine, work: Work, done: m.Done) -> bool:
+        """Say whether a call was interrupted because the scheduler ends the engine: that is told then."""
+        return BY_SCHEDULER in engine.leaving and done.status != "ok" and work.hear is None
 
     def print(self, peer: Peer, text: m.Print, _frames: Sequence[Frame]) -> None:
         """Hand output on to the client whose call wrote it."""

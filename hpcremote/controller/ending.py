@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hpcremote.controller.events import Actions, Peer
-from hpcremote.controller.roster import Engine, Roster
+from hpcremote.controller.roster import BY_SCHEDULER, Engine, Roster
 from hpcremote.controller.walltime import Term, Walltime
 from hpcremote.wire import messages as m
 from hpcremote.wire.walltime import FINAL, words
@@ -37,8 +37,6 @@ _TAIL = 300
 Hear = Callable[[Engine, m.Done | None], None]
 #: Numbers a run for some engines: operation, data, and who hears what comes of it.
 Order = Callable[[Sequence[Engine], str, bytes, Hear], None]
-#: What engines say who were told to end because their scheduler ends the job.
-BY_SCHEDULER = "its job was ended by its scheduler"
 
 
 @dataclass(slots=True)

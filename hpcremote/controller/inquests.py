@@ -13,9 +13,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from hpcremote.controller.ending import BY_SCHEDULER
 from hpcremote.controller.events import Actions, Inquire, Inquired, Lost, Peer
-from hpcremote.controller.roster import Roster
+from hpcremote.controller.roster import BY_SCHEDULER, Roster
 
 #: How long the scheduler may take to answer, in seconds.
 PATIENCE = 10.0

@@ -26,6 +26,8 @@ Peer = Hashable
 
 #: What is said of a connection that ended when nobody knows why.
 LOST = "connection lost"
+#: Why engines leave who were told to end because their scheduler ends the job.
+BY_SCHEDULER = "its job was ended by its scheduler"
 #: How many departed engines are remembered.
 REMEMBERED = 10_000
 #: Of how many of them a status tells.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hpcremote.controller.events import Arrived, Inquire, Inquired, Lost, Opened, Relaunch, Send, Tick
 from hpcremote.controller.inquests import FRESH, PATIENCE
 from hpcremote.controller.machine import Controller
+from hpcremote.controller.roster import BY_SCHEDULER
 from hpcremote.wire import messages as m
 
 WORDS = "job 7 (slurm) has ended: it was cancelled"
@@ -109,3 +110,22 @@ def test_a_restart_knows_the_job() -> None:
     controller = controller_with("job")
     actions = controller.handle(Arrived("client", m.Restart(1, "s", 60.0), ()), 1.0)
     assert [action.job for action in actions if isinstance(action, Relaunch)] == ["job"]
+
+
+def test_a_call_that_was_interrupted_because_the_scheduler_ends_the_engine_is_lost_with_it() -> None:
+    controller = controller_with("job")
+    call = m.Call(1, [0, 1], "apply", b"", [m.Part(b"x", [1])])
+    sent = controller.handle(Arrived("client", call, ()), 1.0)
+    (seq,) = {one.message.seq for one in sent if type(one) is Send and isinstance(one.message, m.Run)}
+    engine = controller.roster.engines[0]
+    engine.leaving = f"{BY_SCHEDULER} (SIGTERM)"
+    assert not results(controller.handle(Arrived("a", m.Done(seq, "error", m.Part(b"x", [1])), ()), 2.0))
+    controller.handle(Lost("a"), 3.0)
+    (lost,) = results(controller.handle(Inquired("job", WORDS), 3.5))
+    assert (lost.engine, lost.status) == (0, "lost")
+    assert WORDS in lost.err
+
+
+def results(actions: list[object]) -> list[m.Result]:
+    sent = [action.message for action in actions if isinstance(action, Send)]
+    return [message for message in sent if isinstance(message, m.Result)]
