@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.support import ROOT, environment
+from tests.integration.support import ROOT, environment, eventually
 from tests.schedulers.lab.gridengine import GridEngine
 from tests.schedulers.lab.hosts import Hosts
 from tests.schedulers.lab.slurm import Slurm
@@ -115,3 +116,22 @@ def test_a_job_script_of_pbs_with_its_variables(examples: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert "settled; mean temperature by rank: [6.2, 6.2]" in done.stdout
+
+
+def test_a_program_that_takes_longer_than_a_job(hosts: Hosts, slurm: Slurm, examples: Path) -> None:
+    # 600 cells that never settle; a call needs 90 seconds, of the 120 that a job has.
+    script = examples / "long_heat.sbatch"
+    script.write_text(script.read_text().replace("--time=30", "--time=2"))
+    words = ["sbatch", "--parsable", "long_heat.sbatch", "600", "0", "1.5"]
+    first = hosts.head.run(words, cwd=examples, check=True).stdout.strip()
+    slurm.wait_for(first, "COMPLETED", seconds=PATIENCE)
+    said = (examples / f"long-heat-{first}.out").read_text()
+    assert "and the call needs 90 s: it was not begun on any engine" in said, said
+    saved = re.search(r"saved after step (\d+)", said)
+    assert saved is not None and int(saved[1]) > 0
+    (second,) = slurm.jobs()
+    out = examples / f"long-heat-{second}.out"
+    eventually(lambda: out.exists() and f"goes on after step {saved[1]}" in out.read_text(), PATIENCE)
+    slurm.run("scancel", second, check=True)
+    slurm.wait_for(second, "CANCELLED", "FAILED", "COMPLETED")
+    eventually(lambda: nothing_left(hosts))
