@@ -56,7 +56,7 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def drafted(name: str, n: int, **keys: Any) -> Draft:
-    fixed = {"python": "/opt/python/bin/python", "working_dir": "/work/ice"}
+    fixed = {"python": "/opt/python/bin/python", "working_dir": "/home/ann/ice"}
     chosen = profile.load(name, {**fixed, **keys})
     return draft(chosen, n, Path(str(FOLDER).replace("PROFILE", name)), "c0ffee")
 
