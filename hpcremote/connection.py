@@ -324,6 +324,12 @@ def _nothing(
         text += f"; profile {listed} has one: Client(profile={others[0]!r})"
     chosen = f" --cluster-id {cluster_id}" if cluster_id else ""
     option = "" if profile == "default" else f" --profile {profile}"
+    begun = [path.parent.name for path in folder.glob(f"{cluster_id or '*'}/cluster.json")]
+    if begun and not (here or broken):
+        return ClusterNotFound(
+            f"{text}; {begun[0]!r} is being started, or waits in a queue: "
+            f"see `hpcremote status{option}{chosen}`"
+        )
     return ClusterNotFound(f"{text}; start one with `hpcremote start{option}{chosen}`")
 
 

@@ -288,6 +288,16 @@ def test_nothing_runs(tmp_path: Path) -> None:
         connection.find("mpi", "b2")
 
 
+def test_one_that_is_on_its_way_is_told_of(tmp_path: Path) -> None:
+    folder = tmp_path / "clusters" / "mpi" / "b2"
+    folder.mkdir(parents=True)
+    (folder / "cluster.json").touch()
+    with pytest.raises(
+        ClusterNotFound, match="'b2' is being started, or waits in a queue: see `hpcremote status"
+    ):
+        connection.find("mpi")
+
+
 def test_another_profile_runs() -> None:
     make(profile="mpi").write()
     with pytest.raises(ClusterNotFound, match=r"profile 'mpi' has one: Client\(profile='mpi'\)"):

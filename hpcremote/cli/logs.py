@@ -26,8 +26,10 @@ def run(words: Sequence[str]) -> int:
     args = made.parse_args(words)
     folder = _folder(args.profile, args.cluster_id)
     both = args.controller == args.engines
-    names = [name for name in ("controller", "engines") if both or getattr(args, name)]
-    logs = [record.log_folder(folder) / f"{name}.log" for name in names]
+    logs = [record.log_folder(folder) / "controller.log"] if both or args.controller else []
+    if both or args.engines:  # one for each set that was added
+        first = record.log_folder(folder) / "engines.log"
+        logs += [first, *sorted(first.parent.glob("engines-*.log"))]
     offsets = [_show(log, args.n, title=len(logs) > 1) for log in logs]
     if args.follow:
         _follow(folder, logs, offsets)

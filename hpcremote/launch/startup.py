@@ -196,6 +196,8 @@ class Startup:
 
     def ready(self) -> None:
         """Write down that the cluster runs."""
+        if self.job is not None and not self._in_job:
+            self.job.forget()  # from here on the controller asks, when engines go
         ours = process.marked(self.record.mark)
         self.record = self.record.changed(state="running", memory=memory.mapped(ours))
 
