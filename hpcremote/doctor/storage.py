@@ -74,8 +74,8 @@ def mount_of(path: str, found: Sequence[Mount]) -> Mount | None:
 
 
 def probe() -> Seen:
-    """Look at the user's folder, and lock a file there that is removed again."""
-    folder = files.user_dir()
+    """Look at the folder of the user's clusters, and lock a file there that is removed again."""
+    folder = files.user_dir() / "clusters"  # what is beside it, profiles for example, may be open to others
     trouble = lock = runtime = ""
     free = 1 << 40
     try:

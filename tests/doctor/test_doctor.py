@@ -189,8 +189,8 @@ def test_it_finds_the_commands_of_a_scheduler(tmp_path, monkeypatch) -> None:
 
 
 def test_it_looks_at_this_machine_and_leaves_nothing(session_home) -> None:
-    files.private_dir(session_home)
-    before = set(session_home.iterdir())
+    clusters = files.private_dir(session_home / "clusters")
+    before = set(clusters.iterdir())
     done = command("doctor", "--profile", "local", "--trial", "--json", seconds=120)
     found = [Finding(**one) for one in json.loads(done.stdout)]
     assert done.returncode == 0, done.stdout + done.stderr
@@ -198,16 +198,17 @@ def test_it_looks_at_this_machine_and_leaves_nothing(session_home) -> None:
         "versions", "MPI", "network", "encryption", "files", "limits", "batch", "trial",
     }  # fmt: skip
     assert found[-1].said.startswith(f"a rank a node answered from {os.uname().nodename}")
-    assert {path for path in session_home.iterdir() if path.name.startswith(".doctor")} - before == set()
+    assert {path for path in clusters.iterdir() if path.name.startswith(".doctor")} - before == set()
 
 
 def test_it_says_what_is_wrong_and_what_to_do(tmp_path) -> None:
     home = tmp_path / "home"
-    home.mkdir(mode=0o755)
+    home.mkdir(mode=0o755)  # as `hpcremote profile create` makes it: only what is in clusters/ is secret
+    (home / "clusters").mkdir(mode=0o755)
     words = ("doctor", "--profile", "local", "--set", "interface=ib7")
     done = command(*words, HPCREMOTE_DIR=str(home), HPCREMOTE_SSH="ssh -F none")
     assert done.returncode == 1
     assert "PROBLEM  files" in done.stdout
-    assert f"run `chmod 700 {home}`" in done.stdout
+    assert f"run `chmod 700 {home}/clusters`" in done.stdout
     assert "PROBLEM  network     interface: 'ib7' is neither" in done.stdout
     assert done.stdout.splitlines()[-1].startswith("2 problems")
