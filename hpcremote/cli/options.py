@@ -61,7 +61,10 @@ def add_keys(made: argparse.ArgumentParser) -> None:
     for key in profile_keys():
         many = key.kind.startswith(("tuple", "dict"))
         group.add_argument(
-            *(f"--{name.replace('_', '-')}" for name in (key.name, *key.also)),
+            *(
+                f"--{name.replace('_', '-')}" if len(name) > 1 else f"-{name}"
+                for name in (key.name, *key.also)
+            ),
             dest=f"key_{key.name}",
             metavar="NAME=TEXT" if key.kind.startswith("dict") else "VALUE",
             action="append" if many else "store",
