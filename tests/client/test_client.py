@@ -381,8 +381,8 @@ def test_what_connects_to_what(tmp_path: Path) -> None:
         Client({"cluster_id": "x"})
     with pytest.raises(TypeError, match="path or the contents"):
         Client(5)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="no argument 'sshserver'"):
-        Client(sshserver="login")
+    with pytest.raises(TypeError, match="no argument 'sshsever'"):
+        Client(sshsever="login")
 
 
 def test_the_package_offers_it() -> None:

@@ -149,7 +149,8 @@ class Dealer:
         self.router = self._bind("tcp://127.0.0.1:*")
         self.address = self.router.getsockopt_string(zmq.LAST_ENDPOINT)
         dealer = context.socket(zmq.DEALER)
-        for option, value in ((zmq.IMMEDIATE, 1), (zmq.LINGER, 0), (zmq.RECONNECT_IVL, 10)):
+        options = ((zmq.IMMEDIATE, 1), (zmq.LINGER, 0), (zmq.RECONNECT_IVL, 10), (zmq.SNDHWM, 0))
+        for option, value in options:
             dealer.setsockopt(option, value)
         dealer.setsockopt(zmq.ROUTING_ID, b"peer")
         monitor = dealer.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
