@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from hpcremote.errors import LaunchError
+from hpcremote.errors import HPCRemoteError, LaunchError
 from hpcremote.launch import catalog, process, text
 from hpcremote.launch.batch import commands, poller, triage
 from hpcremote.launch.batch.polling import LAG, SUBMITTED
@@ -52,7 +52,7 @@ def look(jobs: Iterable[Submitted]) -> list[State]:
         try:
             scheduler = catalog.scheduler(name)
             rows = commands.status(scheduler, [job.id for job in mine])
-        except LaunchError as error:
+        except HPCRemoteError as error:  # it does not answer, or its file is gone
             found += [State(job, SUBMITTED, trouble=str(error)) for job in mine]
             continue
         for job in mine:
