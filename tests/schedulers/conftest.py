@@ -73,6 +73,17 @@ def torque(slurm: Slurm) -> Iterator[Torque]:
 
 
 @pytest.fixture(autouse=True)
+def short_addresses(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ranks under Slurm have the address of one interface to tell.
+
+    With those of all, MPICH's addresses are so long that a start by PMI2 fails now and then;
+    launchers/srun.yaml tells users the same.
+    """
+    if "slurm" in request.fixturenames:
+        monkeypatch.setenv("UCX_NET_DEVICES", "eth0")
+
+
+@pytest.fixture(autouse=True)
 def mended(request: pytest.FixtureRequest) -> Iterator[None]:
     """After each test hosts have power, and reach each other."""
     made = request.getfixturevalue("hosts") if "hosts" in request.fixturenames else None
