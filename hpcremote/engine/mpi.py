@@ -136,10 +136,16 @@ def _mpi4py() -> Any:
         from mpi4py import MPI
     except (ImportError, RuntimeError) as error:
         raise LaunchError(
-            f"mpi4py cannot load an MPI library: {error}. Load the site's MPI module, or "
+            f"mpi4py: {_why(error)}. Load the site's MPI module, or "
             "`pip install 'hpcremote[mpich]'`; engines without MPI: `--profile local`"
         ) from None
     return MPI
+
+
+def _why(error: Exception) -> str:
+    """Return mpi4py's words without the names of files that are not there."""
+    first, *tried = str(error).splitlines() or [type(error).__name__]
+    return "; ".join([first, *(line for line in tried if not line.endswith("No such file or directory"))])
 
 
 def _check_size(size: int, expect: int | None, library: str) -> None:

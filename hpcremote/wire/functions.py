@@ -98,7 +98,8 @@ def _refusal(function: Any, error: Exception) -> PayloadError:
     if isinstance(error, PayloadError):
         return error
     path, _, cause = culprit.blame(function, _dumps, error)
-    return PayloadError(f"the function {name_of(function)} cannot be sent{path}: {culprit.reason(cause)}")
+    inside = path if path[:1] in ("", " ") else f" at {path}"
+    return PayloadError(f"the function {name_of(function)} cannot be sent{inside}: {culprit.reason(cause)}")
 
 
 def name_of(function: Any) -> str:

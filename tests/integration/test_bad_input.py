@@ -168,7 +168,7 @@ def test_no_mpi_library(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("MPI4PY_LIBMPI", str(tmp_path / "libmpi.so"))
     with pytest.raises(hpcremote.LaunchError) as caught:
         hpcremote.Cluster(n=2, profile="mpi").start()
-    assert "MPI library" in str(caught.value).partition("\n")[0]
+    assert "MPI library" in sentence(str(caught.value).partition("\n---")[0])
     ran = command("start", "-n", "2", "--profile", "mpi")
     assert ran.returncode == exits.NOT_LAUNCHED
     assert "MPI library" in ran.stderr

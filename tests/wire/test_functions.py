@@ -495,6 +495,18 @@ f = make()
         pack_function(prompt.f)
 
 
+def test_of_a_method_that_cannot_be_packed_its_object_is_named(prompt):
+    prompt("""
+import threading
+class Guard:
+    def __init__(self): self.lock = threading.Lock()
+    def work(self): return 1
+guard = Guard()
+""")
+    with pytest.raises(PayloadError, match=r"function Guard.work cannot be sent at \.__self__"):
+        pack_function(prompt.guard.work)
+
+
 # ------------------------------------------------------------------ the engine's cache
 
 
