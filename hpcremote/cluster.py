@@ -20,12 +20,11 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from hpcremote import clusters, profile
+from hpcremote import clusters, files, profile
 from hpcremote.errors import AlreadyRunning, ClusterNotFound, ConfigError, ProfileError
 from hpcremote.extending import Extending
 from hpcremote.ids import is_cluster_id
 from hpcremote.launch import job, startup
-from hpcremote.launch.batch import more
 from hpcremote.launch.watch import Progress, Watch
 
 if TYPE_CHECKING:
@@ -37,6 +36,8 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 _BY_PROFILE = "a profile says how engines are started: profile='mpi', profile='local', or one of your own"
+#: Those besides the keys of a profile.
+_ARGUMENTS = ("profile", "cluster_id", "progress", "shutdown_atexit")
 #: Arguments of ipyparallel's Cluster, and what to write instead.
 ELSEWHERE = {
     "controller_ip": "that is the key 'interface'",
@@ -77,8 +78,8 @@ class Cluster(Extending):
         shutdown_atexit: bool = True,
         **overrides: Any,
     ) -> None:
-        for name in ELSEWHERE.keys() & overrides:
-            raise ProfileError(f"Cluster() has no argument {name!r}: {ELSEWHERE[name]}")
+        for name in overrides:
+            _refuse_unknown(name)
         self._source = _absolute(profile)
         self._overrides = {key: value for key, value in {"n": n, **overrides}.items() if value is not None}
         self.profile = _load(self._source, self._overrides)
@@ -203,37 +204,6 @@ class Cluster(Extending):
             ClusterNotFound: it does not run.
         """
         return self.status().time_left
-
-    # ------------------------------------------------------------ more and fewer engines
-
-    def start_engines(self, n: int | None = None) -> None:
-        """Submit one more engine set; return when its *n* engines (default: as many as at first) are there.
-
-        Raises:
-            LaunchError: the cluster does not run, its engines are no jobs, or the set did not start, and why.
-        """
-        link = self._link()
-        try:
-            before, known = len(link.engines), link.query("info")["failed"]
-        finally:
-            link.close()
-        begun = more.More(self.profile, self.cluster_id, n or self.n, before=before, known=known)
-        self._given_up.clear()
-        try:
-            begun.launch()
-            Watch(begun, self._link, self._tell, self._given_up).run()
-        except BaseException:
-            begun.abandon()
-            raise
-
-    def stop_engines(self, number: int) -> None:
-        """End an engine set, ``Client.set(number)``, and its job; the others go on.
-
-        Raises:
-            IndexError: there is no such set.
-            LaunchError: it is no job's, or the job cannot be ended.
-        """
-        clusters.stop_set(self.profile.name, self.cluster_id, number, timeout=self.profile.stop_timeout)
 
     # ------------------------------------------------------------ stop
 
@@ -372,6 +342,16 @@ def _absolute(profile_name: str | os.PathLike[str]) -> str:
     return (
         os.path.abspath(os.path.expanduser(name)) if "/" in name or name.endswith((".yaml", ".yml")) else name
     )
+
+
+def _refuse_unknown(name: str) -> None:
+    """Raise the error for what is neither an argument of ``Cluster`` nor a key."""
+    if name in ELSEWHERE:
+        raise ProfileError(f"Cluster() has no argument {name!r}: {ELSEWHERE[name]}")
+    keys = [each for key in profile.keys() for each in (key.name, *key.also)]  # noqa: SIM118 (a function)
+    if name not in keys:
+        near = files.did_you_mean(name, [*_ARGUMENTS, *keys])
+        raise ProfileError(f"Cluster() has no argument {name!r}, and profiles have no such key{near}")
 
 
 def _load(source: str, overrides: dict[str, Any]) -> profile.Profile:

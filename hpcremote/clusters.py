@@ -29,8 +29,8 @@ class Status(NamedTuple):
     are), or elsewhere (it was started on another machine and does not answer). ``n`` is how many engines
     were asked for, None where the controller was started by hand. ``engines`` maps each host to the ids
     there, as far as the controller answers; ``ended`` says of engines that are gone how they went. ``jobs``
-    has for each job of a batch system its ``id``, ``scheduler``, ``state`` in words, and ``meaning``: why it
-    ended, if known.
+    has for each job of a batch system its ``id``, ``scheduler``, what it ``brings`` (engines, or the
+    controller alone), ``state`` in words, and ``meaning``: why it ended, if known.
     ``time_left`` is how many seconds are left until the first of the engines' jobs ends, None without limit.
     """
 
@@ -94,7 +94,9 @@ def status(profile_name: str, cluster_id: str) -> Status:
 
 def _job(state: jobs.State) -> dict[str, str]:
     job = state.job
-    return {"id": job.id, "scheduler": job.scheduler, "state": str(state), "meaning": jobs.explain(state)}
+    brings = "controller" if job.set == record.CONTROLLER else "engines"
+    told = {"id": job.id, "scheduler": job.scheduler, "brings": brings, "state": str(state)}
+    return {**told, "meaning": jobs.explain(state)}
 
 
 def conditions(found: Sequence[record.Record | ByHand]) -> list[str]:
@@ -138,6 +140,7 @@ def stop_set(profile_name: str, cluster_id: str, number: int, *, timeout: float 
             raise LaunchError(
                 f"engine set {number} is no job of a batch system: Client.shutdown(targets) ends engines"
             )
+        more.check_apart(files.cluster_dir(profile_name, cluster_id), job_key)
         if ids := chosen.ids:
             rc.link.shutdown(ids, controller=False)
             rc.link.wait(lambda: not chosen.alive, timeout)

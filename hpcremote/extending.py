@@ -1,6 +1,6 @@
-"""The next job of an engine set: submitted while the set still works, and handed over to when it is there.
+"""More engine sets, fewer, and the next job of one.
 
-::
+That is submitted while the set still works, which hands over when it is there::
 
     extend() ──job──▶ queue ──▶ its ranks wait at the controller
                       the old set: save, Stop ──▶ the new one has its ids ──▶ load
@@ -13,12 +13,14 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+from hpcremote import clusters
 from hpcremote.errors import LaunchError
 from hpcremote.launch.batch import more
-from hpcremote.launch.watch import Progress
+from hpcremote.launch.watch import Progress, Watch
 
 if TYPE_CHECKING:
     from hpcremote.client.client import Client
+    from hpcremote.client.link import Link
     from hpcremote.client.sets import EngineSet
     from hpcremote.profile import Profile
 
@@ -27,18 +29,55 @@ _LOOK_AGAIN = 0.2
 
 
 class Extending:
-    """The part of :class:`hpcremote.Cluster` that goes on in another job."""
+    """The part of :class:`hpcremote.Cluster` about sets that come and go, and go on in another job."""
 
     profile: Profile
     cluster_id: str
+    n: int
     _given_up: threading.Event
 
     def connect_client(self, **options: Any) -> Client:
         """Return a new client of this cluster."""
         raise NotImplementedError
 
+    def _link(self) -> Link:
+        raise NotImplementedError
+
     def _tell(self, seen: Progress) -> None:
         raise NotImplementedError
+
+    # ------------------------------------------------------------ more sets, fewer sets
+
+    def start_engines(self, n: int | None = None) -> None:
+        """Submit one more engine set; return when its *n* engines (default: as many as at first) are there.
+
+        Raises:
+            LaunchError: the cluster does not run, its engines are no jobs, or the set did not start, and why.
+        """
+        link = self._link()
+        try:
+            before, known = len(link.engines), link.query("info")["failed"]
+        finally:
+            link.close()
+        begun = more.More(self.profile, self.cluster_id, n or self.n, before=before, known=known)
+        self._given_up.clear()
+        try:
+            begun.launch()
+            Watch(begun, self._link, self._tell, self._given_up).run()
+        except BaseException:
+            begun.abandon()
+            raise
+
+    def stop_engines(self, number: int) -> None:
+        """End an engine set, ``Client.set(number)``, and its job; the others go on.
+
+        Raises:
+            IndexError: there is no such set.
+            LaunchError: it is no job's, or the job cannot be ended.
+        """
+        clusters.stop_set(self.profile.name, self.cluster_id, number, timeout=self.profile.stop_timeout)
+
+    # ------------------------------------------------------------ the next job
 
     def extend(self, number: int = 0, *, save: str | os.PathLike[str] | None = None) -> None:
         """Start the next job of an engine set, ``Client.set(number)``; return when that has taken its place.
@@ -65,6 +104,7 @@ class Extending:
             old = next((key for key, ids in jobs.items() if ids[0] == chosen.base), "")
             known = rc.link.query("info")["failed"]
             begun = more.More(self.profile, self.cluster_id, chosen.size, before=len(rc), known=known)
+            more.check_apart(begun.folder, old)
             self._given_up.clear()
             begun.launch(replaces=former)
             try:

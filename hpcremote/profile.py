@@ -21,13 +21,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hpcremote import files, quantities
 from hpcremote.errors import ProfileError
-from hpcremote.settings import NULLS, Entry, Key, canonical, convert, entries
+from hpcremote.settings import NULLS, OVERRIDE, Entry, Key, canonical, convert, entries, inner, named
 
 if TYPE_CHECKING:
     from hpcremote.files import Traversable
     from hpcremote.settings import Duration, Memory
 
 _FOLDER = "profiles"
+#: Keys that a job of the controller's own has as well.
+_OF_JOBS = (
+    *("walltime", "memory", "threads_per_rank", "queue", "account", "qos", "constraint", "reservation"),
+    *("parallel_environment", "job_name", "setup", "directives"),
+)
+#: Of these, the ones that are the engines' where it is not said.
+_ALIKE = ("account", "setup")
 
 
 def _key(
@@ -38,8 +45,9 @@ def _key(
     choices: tuple[str, ...] = (),
     least: float | None = None,
     also: tuple[str, ...] = (),
+    holds: tuple[str, ...] = (),
 ) -> Any:
-    metadata = {"doc": doc, "unit": unit, "choices": choices, "least": least, "also": also}
+    metadata = {"doc": doc, "unit": unit, "choices": choices, "least": least, "also": also, "holds": holds}
     if default is dict:
         return dataclasses.field(default_factory=dict, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -158,8 +166,14 @@ class Profile:
     )
     controller: str = _key(
         "here",
-        "Where the controller runs: here, or in the engines' job, on its first node.",
-        choices=("here", "job"),
+        "Where the controller runs: here, in the engines' job on its first node, or in a job of its own.",
+        choices=("here", "job", "own-job"),
+    )
+    controller_job: dict[str, Any] = _key(  # noqa: RUF009
+        dict,
+        "What a job of the controller's own asks for, by the keys of jobs, as in {queue: service}; account "
+        "and setup are the engines' if they are not said.",
+        holds=_OF_JOBS,
     )
     nodes: int | None = _key(None, "How many nodes.", unit="nodes", least=1)
     ranks_per_node: int | None = _key(None, "How many engines a node.", unit="engines", least=1)
@@ -192,6 +206,24 @@ class Profile:
         if self.n is None and self.nodes and self.scheduler:
             return self.nodes * (self.ranks_per_node or 1)
         return self.n or self.ranks_per_node or min(4, len(os.sched_getaffinity(0)))
+
+    def named(self, key: str) -> str:
+        """Return a key as errors begin with it: after the file and line where it is set."""
+        return named(key, self.sources.get(key, f"profile {self.name}"))
+
+    def of_controller(self) -> Profile:
+        """Return the profile of the controller's own job: one process on one node."""
+        known = keys()
+        asked: dict[str, Any] = {
+            key.name: key.default for key in known if key.name in _OF_JOBS and key.name not in _ALIKE
+        }
+        asked |= {"nodes": 1, "ranks_per_node": None, "n": 1, "gpus_per_node": None}
+        asked["job_name"] = f"{self.job_name or 'hpcremote'}-controller"
+        where = inner(self.sources.get("controller_job", OVERRIDE), "controller_job")
+        sources = {**self.sources, **dict.fromkeys(self.controller_job, where)}
+        for key, value in self.controller_job.items():
+            asked[key] = convert(Entry(key, value, where), known)
+        return dataclasses.replace(self, **asked, sources=sources)
 
     def to_yaml(self) -> str:
         """Return it as a profile file that says where each value came from."""
@@ -252,7 +284,7 @@ def load(name_or_path: str | os.PathLike[str], overrides: Mapping[str, Any] | No
     known = keys()
     values: dict[str, Any] = {}
     sources: dict[str, str] = {}
-    given = [Entry(key, value, "override") for key, value in (overrides or {}).items() if value is not None]
+    given = [Entry(key, value, OVERRIDE) for key, value in (overrides or {}).items() if value is not None]
     for entry in [*_chain(file), *given]:
         value = convert(entry, known)
         _merge(values, sources, canonical(entry.key, known), value, entry.where)

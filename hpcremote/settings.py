@@ -47,6 +47,12 @@ class Key(NamedTuple):
     least: float | None
     also: tuple[str, ...] = ()
     """Other names for it."""
+    holds: tuple[str, ...] = ()
+    """Names of the keys that a mapping has values of."""
+
+
+#: Where a value comes from that is in no file: a program's argument, or the command line's.
+OVERRIDE = "override"
 
 
 class Entry(NamedTuple):
@@ -55,6 +61,15 @@ class Entry(NamedTuple):
     key: str
     value: Any
     where: str
+
+    def named(self, key: str) -> str:
+        """Return *key* as errors begin with it."""
+        return named(key, self.where)
+
+
+def named(key: str, where: str) -> str:
+    """Return a key as errors begin with it: after its file and line, if it stands in one."""
+    return f"key {key!r}" if where == OVERRIDE else f"{where}: key {key!r}"
 
 
 def entries(file: Traversable) -> Iterator[Entry]:
@@ -127,13 +142,13 @@ def canonical(name: str, keys: Sequence[Key]) -> str:
     return next((key.name for key in keys if name in key.also), name)
 
 
-def convert(entry: Entry, keys: Sequence[Key]) -> Any:
-    """Return the entry's value as the type of its key."""
+def convert(entry: Entry, keys: Sequence[Key], more: Sequence[str] = ("extends",)) -> Any:
+    """Return the entry's value as the type of its key; *more* keys there are which nobody converts."""
     known = {name: key for key in keys for name in (key.name, *key.also)}
     key = known.get(entry.key)
     if key is None:
-        near = did_you_mean(entry.key, [*known, "extends"])
-        raise ProfileError(f"{entry.where}: key {entry.key!r} is not known{near}")
+        near = did_you_mean(entry.key, [*known, *more])
+        raise ProfileError(f"{entry.named(entry.key)} is not known{near}")
     if entry.value is None:
         return None
     read, words = _KINDS[key.kind]
@@ -141,17 +156,35 @@ def convert(entry: Entry, keys: Sequence[Key]) -> Any:
         value = read(entry.value)
     except (ValueError, TypeError):
         raise ProfileError(
-            f"{entry.where}: key {key.name!r} has to be {words}, not {repr(entry.value)[:60]}"
+            f"{entry.named(key.name)} has to be {words}, not {repr(entry.value)[:60]}"
         ) from None
+    if key.holds:
+        return _held(entry, key, keys)
     if key.choices and value not in key.choices:
         near = did_you_mean(value, key.choices)
         raise ProfileError(
-            f"{entry.where}: key {key.name!r} has to be one of {', '.join(key.choices)}, not {value!r}{near}"
+            f"{entry.named(key.name)} has to be one of {', '.join(key.choices)}, not {value!r}{near}"
         )
     if key.least is not None and not value >= key.least:
         found = f"{value} {key.unit}".rstrip()
-        raise ProfileError(f"{entry.where}: key {key.name!r} has to be at least {key.least:g}, not {found}")
+        raise ProfileError(f"{entry.named(key.name)} has to be at least {key.least:g}, not {found}")
     return value
+
+
+def inner(where: str, key: str) -> str:
+    """Return where values stand that a key holds."""
+    return key if where == OVERRIDE else f"{where}: {key}"
+
+
+def _held(entry: Entry, key: Key, keys: Sequence[Key]) -> dict[str, Any]:
+    """Return values of other keys by these keys' names, as they were written; each is seen to be right."""
+    inside = [one for one in keys if one.name in key.holds]
+    found = {}
+    for name, value in entry.value.items():
+        convert(Entry(name, value, inner(entry.where, key.name)), inside, ())
+        if value is not None:
+            found[canonical(name, inside)] = value
+    return found
 
 
 def _text(value: object) -> str:
@@ -199,6 +232,12 @@ def _texts(value: object) -> tuple[str, ...]:
     return tuple(_text(item) for item in value)
 
 
+def _anything(value: object) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise TypeError
+    return dict(value)
+
+
 def _mapping(value: object) -> dict[str, str]:
     if not isinstance(value, Mapping):
         raise TypeError
@@ -215,4 +254,5 @@ _KINDS: dict[str, tuple[Callable[[object], Any], str]] = {
     "Memory | None": (_memory, "an amount of memory: 4G, 512M, or a number of megabytes"),
     "tuple[str, ...]": (_texts, "a list of words, as in [--bind-to, core]"),
     "dict[str, str]": (_mapping, "a mapping of names to text, as in {OMP_NUM_THREADS: 1}"),
+    "dict[str, Any]": (_anything, "a mapping of keys to values, as in {queue: service}"),
 }

@@ -14,7 +14,7 @@ import pytest
 
 from hpcremote import Cluster, files
 from hpcremote.client.client import Client
-from hpcremote.errors import AlreadyRunning, ClusterNotFound, ConfigError, LaunchError
+from hpcremote.errors import AlreadyRunning, ClusterNotFound, ConfigError, LaunchError, ProfileError
 from hpcremote.launch import process, record
 
 
@@ -257,12 +257,19 @@ def test_a_slow_start_times_out_with_the_phase_and_the_log(tmp_path, monkeypatch
     assert "still thinking" in said
 
 
+@pytest.mark.parametrize(
+    ("name", "near"), [("profil", "'profile'"), ("partitoin", "'partition'"), ("cluster", "'cluster_id'")]
+)
+def test_an_argument_that_there_is_not_is_named_with_the_nearest(name, near):
+    with pytest.raises(ProfileError, match=rf"has no argument '{name}', .*; did you mean {near}"):
+        Cluster(**{name: "x"})
+
+
 def test_a_controller_that_cannot_start_is_quoted():
     with pytest.raises(LaunchError) as caught:
         Cluster(n=1, profile="local", interface="no-such-interface").start()
     said = str(caught.value)
-    assert said.startswith("the controller ended (exit code 1)")
-    assert "no-such-interface" in said
+    assert said.startswith("the controller ended (exit code 1): interface: 'no-such-interface' is neither")
 
 
 def test_a_controller_that_ends_as_soon_as_it_listens_is_quoted(tmp_path):

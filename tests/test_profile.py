@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -84,9 +85,9 @@ def test_overrides_win_and_none_is_not_given() -> None:
     one = profile.load("mpi", {"n": 5, "port": None, "start_timeout": "7.5", "environment": {"A": "1"}})
     assert (one.n, one.port, one.start_timeout, one.environment) == (5, 0, 7.5, {"A": "1"})
     assert one.sources["n"] == "override"
-    with pytest.raises(ProfileError, match="override: key 'n' has to be at least 1, not 0 engines"):
+    with pytest.raises(ProfileError, match="^key 'n' has to be at least 1, not 0 engines"):
         profile.load("mpi", {"n": 0})
-    with pytest.raises(ProfileError, match="override: key 'engins' is not known"):
+    with pytest.raises(ProfileError, match="^key 'engins' is not known"):
         profile.load("mpi", {"engins": 2})
 
 
@@ -168,3 +169,35 @@ def test_to_yaml_is_a_profile_that_says_where_values_came_from(mine: Path) -> No
 def test_to_yaml_quotes_what_has_to_be(mine: Path, word: str) -> None:
     (mine / "again.yaml").write_text(Profile("x", description=word).to_yaml())
     assert profile.load("again").description == word
+
+
+# ---------------------------------------------------------------- a job of the controller's own
+
+
+def test_the_controllers_job_has_keys_of_its_own_and_shares_account_and_setup(mine: Path) -> None:
+    (mine / "lab.yaml").write_text(
+        "extends: slurm\nwalltime: 2:00:00\nqueue: big\naccount: ice\nsetup: [module load x]\n"
+        "controller: own-job\ncontroller_job: {partition: service, memory: 2G}\n"
+    )
+    (mine / "mine.yaml").write_text("extends: lab\ncontroller_job: {walltime: 30:00:00, setup: []}\n")
+    chosen = profile.load("mine")
+    own = chosen.of_controller()
+    assert (own.queue, own.memory, own.walltime) == ("service", 2048, 30 * 3600)
+    assert (own.account, own.setup, own.nodes, own.engines) == ("ice", (), 1, 1)
+    assert profile.load("lab").of_controller().setup == ("module load x",)
+    assert (chosen.queue, chosen.walltime) == ("big", 2 * 3600)
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        ("{quue: x}", "lab.yaml:1: controller_job: key 'quue' is not known; did you mean 'queue'"),
+        ("{walltime: soon}", "lab.yaml:1: controller_job: key 'walltime' has to be a time"),
+        ("{nodes: 2}", "lab.yaml:1: controller_job: key 'nodes' is not known"),
+        ("service", "lab.yaml:1: key 'controller_job' has to be a mapping of keys to values"),
+    ],
+)
+def test_what_is_wrong_with_the_controllers_job_is_named(mine: Path, part: str, said: str) -> None:
+    (mine / "lab.yaml").write_text(f"controller_job: {part}\n")
+    with pytest.raises(ProfileError, match=re.escape(said)):
+        profile.load("lab")

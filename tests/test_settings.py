@@ -132,5 +132,5 @@ def test_python_values_do_as_well(key: str, value: object, expected: object) -> 
     ("key", "value"), [("size", True), ("size", 1.5), ("wait", True), ("fast", 1), ("word", 5)]
 )
 def test_python_values_of_the_wrong_type(key: str, value: object) -> None:
-    with pytest.raises(ProfileError, match=f"override: key '{key}' has to be"):
+    with pytest.raises(ProfileError, match=f"^key '{key}' has to be"):
         convert(Entry(key, value, "override"), KEYS)

@@ -146,6 +146,7 @@ YAML_WORDS = {
     "bool": "`true` or `false`",
     "tuple[str, ...]": "list",
     "dict[str, str]": "mapping",
+    "dict[str, Any]": "mapping of keys",
 }
 
 

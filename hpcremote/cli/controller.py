@@ -101,8 +101,11 @@ def _leave_nothing(profile_name: str, cluster_id: str, patience: float) -> None:
     try:
         with record.locked(folder):
             found = record.read(folder)
-            if found is None or found.mark != mark or found.controller_at != "here":
-                return  # in a job, whose end and whose reason stays on record
+            if found is None or found.mark != mark:
+                return
+            if found.controller_at != "here":  # whose job's end, and its reason, stays on record
+                jobs.cancel([one for one in found.jobs if one != found.home], patience=patience)
+                return
             if found.state == "starting" and found.owner.alive():
                 return  # it sees us end, and has a better view of why
             polite = 0.0 if found.state == "starting" else patience

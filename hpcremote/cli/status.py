@@ -33,7 +33,8 @@ def lines(seen: clusters.Status, now: float) -> list[str]:
     said += [f"    {host:<12} {ranges(ids)}" for host, ids in seen.engines.items()]
     said += [f"    engine {engine} ended: {cause}" for engine, cause in seen.ended.items()]
     for job in seen.jobs:
-        said.append(f"  job         {job['id']} ({job['scheduler']}) {job['state']}")
+        what = f"{job['id']} ({job['scheduler']}) {job['state']}"
+        said.append(f"  controller  job {what}" if job["brings"] == "controller" else f"  job         {what}")
         said += [f"    {line}" for line in job["meaning"].splitlines()]
     if seen.time_left is not None:
         said.append(f"  time left   {span(seen.time_left)}")

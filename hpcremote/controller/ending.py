@@ -149,6 +149,16 @@ class Ending:
             self._last_minutes(set_id, number, left)
             self._maybe_stop(set_id)
 
+    def last_call(self, number: int) -> None:
+        """The controller is about to be ended by its scheduler: what has to run runs, then the sets end."""
+        self._look = 0.0
+        for set_id in {engine.info.set_id for engine in self._roster.engines.values()} - self._stops.keys():
+            left = min(self._walltime.left(set_id), KILL_WAIT)
+            why = f"the controller's job was ended by its scheduler ({_name(number)})"
+            self._stops[set_id] = (self._actions.now + left, why)
+            self._last_minutes(set_id, number, left)
+            self._maybe_stop(set_id)
+
     def _last_minutes(self, set_id: str, number: int, left: float) -> None:
         why = f"its scheduler is about to end it ({_name(number)})"
         self._walltime.learn(set_id, -1.0 if left == math.inf else left, why)

@@ -8,6 +8,7 @@ listed in ``events.py``.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from hpcremote.controller.absent import Absent
 from hpcremote.controller.agents import Agents
 from hpcremote.controller.asking import Asking
 from hpcremote.controller.calls import Calls, Client
+from hpcremote.controller.closing import Closing
 from hpcremote.controller.ending import Ending
 from hpcremote.controller.events import (
     Action,
@@ -38,7 +40,7 @@ from hpcremote.controller.watchdog import Watchdog
 from hpcremote.wire import messages as m
 from hpcremote.wire.frames import Frame
 
-_NEVER: float | None = None
+Handlers = dict[type[Any], Callable[..., None]]
 
 
 @dataclass(slots=True)
@@ -65,15 +67,16 @@ class Controller:
         watchdog: float = 0.0,
         walltime_warning: float = 120.0,
         save_on_walltime: str = "",
+        limit: float = math.inf,
     ) -> None:
         self.cluster_id, self.version, self.host, self.pid = cluster_id, version, host, pid
-        self.shm, self.grace = shm, grace
+        self.shm = shm
         self._actions = Actions()
         self.roster = Roster(cluster_id, shm, self._actions)
         self.agents = Agents(self.roster, self._actions)
         self._absent = Absent(self._actions)
         self.clients: dict[Peer, Client] = {}
-        self.walltime = Walltime(self.roster, self.clients, self.agents.of, self._actions)
+        self.walltime = Walltime(self.roster, self.clients, self.agents.of, self._actions, limit)
         self._calls = Calls(self.roster, self.clients, self._actions, collective_grace, self.walltime.refusal)
         self._ending = Ending(
             self.roster, self.walltime, self._calls.order, self._actions, walltime_warning, save_on_walltime
@@ -85,8 +88,15 @@ class Controller:
         identity = {"cluster_id": cluster_id, "version": version, "host": host, "pid": pid}
         self._asking = Asking(identity, self.roster, self.clients, self._actions)
         self.strangers: dict[Peer, Stranger] = {}
-        self.ending, self._why_ending, self._now = _NEVER, "", 0.0
-        self._on_client: dict[type[Any], Callable[..., None]] = {
+        self._now = 0.0
+        self._closing = Closing(
+            self.roster, self._ending, (self._restarting, self._inquests), self._actions, grace
+        )
+        self._on_client, self._on_engine = self._handlers()
+
+    def _handlers(self) -> tuple[Handlers, Handlers]:
+        """Return what is done with each message of clients, and of engines."""
+        of_clients: Handlers = {
             **self._calls.of_clients,
             m.Shutdown: self._shutdown,
             m.Query: self._asking.query,
@@ -94,7 +104,7 @@ class Controller:
             m.Kill: self.agents.kill,
             m.Restart: self._restarting.restart,
         }
-        self._on_engine: dict[type[Any], Callable[..., None]] = {
+        of_engines: Handlers = {
             m.Phase: self.roster.phase,
             m.Join: self._join,
             m.Register: self._register,
@@ -102,6 +112,7 @@ class Controller:
             m.Hook: self._ending.hooked,
             m.Leaving: self._leaving,
         }
+        return of_clients, of_engines
 
     # ------------------------------------------------------------ the machine's face
 
@@ -128,7 +139,7 @@ class Controller:
                 self.agents.rejoined(self.roster.uid_of(event.peer))
         self._calls.give_up_definitions(self._now)
         self._do_what_is_due()
-        self._check_end()
+        self._closing.check()
         return self._actions.take()
 
     def receive(self, peer: Peer, message: m.AnyMessage, frames: Sequence[Frame], now: float) -> list[Action]:
@@ -138,21 +149,30 @@ class Controller:
         if self._calls.awaited:
             self._calls.give_up_definitions(now)
         self._do_what_is_due()
-        if self.ending is not None:
-            self._check_end()
+        if self._closing.due() is not None:
+            self._closing.check()
         return self._actions.take()
 
     def deadline(self) -> float | None:
         """Return when a Tick is due, or None."""
-        parts = (self._calls, self.agents, self._watchdog, self._absent, self._ending, self._inquests)
-        times = (self.ending, *(part.due() for part in parts))
+        parts = (
+            *(self._calls, self.agents, self._watchdog, self._absent, self._ending, self._inquests),
+            self._closing,
+        )
+        times = (part.due() for part in parts)
         return min((time for time in times if time is not None), default=None)
 
     def end(self, reason: str, now: float) -> list[Action]:
         """Begin to end everything: engines first, for at most ``grace`` seconds."""
         self._now = self._actions.now = now
-        self._begin_end(reason)
-        self._check_end()
+        self._closing.begin(reason)
+        self._closing.check()
+        return self._actions.take()
+
+    def told_to_end(self, number: int, now: float) -> list[Action]:
+        """A scheduler is about to end the controller's job: hooks run, engines end, then everything does."""
+        self._now = self._actions.now = now
+        self._closing.told(number)
         return self._actions.take()
 
     def engine_uid(self, peer: Peer) -> str:
@@ -197,8 +217,8 @@ class Controller:
         return None
 
     def _hello(self, peer: Peer, hello: m.Hello, _frames: Sequence[Frame]) -> None:
-        if self.ending is not None:
-            self._actions.send(peer, m.Refused(f"cluster {self.cluster_id} is ending: {self._why_ending}"))
+        if self._closing.why:
+            self._actions.send(peer, m.Refused(f"cluster {self.cluster_id} is ending: {self._closing.why}"))
             return
         if hello.protocol != m.PROTOCOL:
             theirs = f"protocol {hello.protocol} of hpcremote {hello.version:.20}"
@@ -221,7 +241,7 @@ class Controller:
     def _shutdown(self, peer: Peer, shutdown: m.Shutdown, _frames: Sequence[Frame]) -> None:
         if shutdown.controller:
             self._actions.send(peer, m.Answer(shutdown.request, "true"))
-            self._begin_end("a client asked for it")
+            self._closing.begin("a client asked for it")
             return
         if problem := self.roster.cannot_stop(shutdown.targets):
             self._actions.send(peer, m.Answer(shutdown.request, "", problem))
@@ -234,8 +254,8 @@ class Controller:
     # ------------------------------------------------------------ what engines say
 
     def _join(self, peer: Peer, join: m.Join, _frames: Sequence[Frame]) -> None:
-        if self.ending is not None:
-            self._actions.send(peer, m.Refused(f"cluster {self.cluster_id} is ending: {self._why_ending}"))
+        if self._closing.why:
+            self._actions.send(peer, m.Refused(f"cluster {self.cluster_id} is ending: {self._closing.why}"))
             return
         if problem := self.roster.join(peer, join):
             self._actions.send(peer, m.Refused(problem))
@@ -289,7 +309,7 @@ class Controller:
     def _lost(self, lost: Lost) -> None:
         self.strangers.pop(lost.peer, None)
         self._absent.forget(lost.peer)
-        if self.agents.left(lost.peer, heal=self.ending is None):
+        if self.agents.left(lost.peer, heal=not self._closing.why):
             return
         if client := self._calls.client_left(lost.peer):
             self._actions.log(f"{client.name} left with {len(client.works)} open calls")
@@ -319,25 +339,6 @@ class Controller:
                 self._actions.send(peer, m.Engines([], [gone]))
             # It may be back already, over a connection that came before we knew that this one ended.
             self._announce(self.roster.complete(engine.info.set_id, max(0, engine.info.rank)))
-
-    def _begin_end(self, reason: str) -> None:
-        if self.ending is not None:
-            return
-        self.ending = self._now + self.grace
-        self._why_ending = self._restarting.ending = self._inquests.ending = reason
-        self._actions.log(f"ending: {reason}")
-        for peer in self.roster.peers():
-            self._actions.send(peer, m.Stop(reason))
-
-    def _check_end(self) -> None:
-        if self.ending is None:
-            return
-        if self.roster.empty:
-            self._actions.end(self._why_ending)
-        elif self._now >= self.ending:
-            left = len(self.roster.peers())
-            self._actions.log(f"{left} engines did not end within {self.grace:g} s")
-            self._actions.end(self._why_ending)
 
     # ------------------------------------------------------------ small things
 

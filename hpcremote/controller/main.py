@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import logging
+import math
 import os
 import resource
 import shutil
@@ -22,6 +23,7 @@ from hpcremote.ids import new_uid
 from hpcremote.net.addresses import bind_address, candidates, endpoint
 from hpcremote.net.hub import Hub
 from hpcremote.net.keys import Admission, new_keypair
+from hpcremote.wire import walltime
 from hpcremote.wire.messages import PROTOCOL
 
 if TYPE_CHECKING:
@@ -83,19 +85,32 @@ def run(
             watchdog=profile.watchdog,
             walltime_warning=profile.walltime_warning,
             save_on_walltime=profile.save_on_walltime,
+            limit=_limit(profile),
         )
         # Nearly nothing here makes cycles, and looking for them takes a tenth of the time of a call.
         gc.freeze()
         gc.set_threshold(50_000, 20, 100)
         _log.info("cluster %s listens on port %d%s", cluster_id, port, " and locally" if local else "")
         Server(
-            machine, hub, shm=places.shm, words=places.words, relauncher=relauncher, inquirer=inquirer
+            machine,
+            hub,
+            shm=places.shm,
+            words=places.words,
+            relauncher=relauncher,
+            inquirer=inquirer,
+            in_job=profile.controller != "here",
         ).run()
     finally:
         _forget(written, places.uid)
         hub.close(linger=1.0)
         _clear(places)
     return 0
+
+
+def _limit(profile: Profile) -> float:
+    """Return when our own job ends, by ``time.monotonic()``; of one with engines in it, they know."""
+    left = walltime.known(os.environ, time.time()) if profile.controller == "own-job" else None
+    return math.inf if left is None else time.monotonic() + left
 
 
 def _make_places(profile: Profile, cluster_id: str) -> Places:

@@ -62,6 +62,7 @@ class Server:
         words: folder in which local engines leave their output and last words.
         relauncher: starts an engine set again; None where nobody can.
         inquirer: asks a batch system what became of a job; None where nobody can.
+        in_job: whether this process is in a batch system's job, which ends it by SIGTERM.
     """
 
     def __init__(
@@ -73,7 +74,9 @@ class Server:
         words: str,
         relauncher: Relauncher | None = None,
         inquirer: Inquirer | None = None,
+        in_job: bool = False,
     ) -> None:
+        self._in_job = in_job
         self._machine = machine
         self._hub = hub
         self._shm = shm
@@ -113,7 +116,10 @@ class Server:
             self._carry_out(self._machine.handle(outcome, now))
         if self._signal:
             name, self._signal = self._signal, ""
-            self._carry_out(self._machine.end(f"{name} received", now))
+            if self._in_job and name == "SIGTERM":
+                self._carry_out(self._machine.told_to_end(signal.SIGTERM, now))
+            else:
+                self._carry_out(self._machine.end(f"{name} received", now))
         elif not happened:
             self._carry_out(self._machine.handle(Tick(), now))
         self._flush()

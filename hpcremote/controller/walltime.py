@@ -59,6 +59,7 @@ class Walltime:
         clients: who is told.
         agent_of: returns the node agent of a rank, by its uid.
         actions: takes what has to be done.
+        limit: when the controller's own job ends, on the controller's clock, which all sets end with.
 
     Attributes:
         terms: what is known, by set.
@@ -70,7 +71,9 @@ class Walltime:
         clients: Mapping[Peer, object],
         agent_of: Callable[[str], Peer | None],
         actions: Actions,
+        limit: float = math.inf,
     ) -> None:
+        self._limit = limit
         self._roster = roster
         self._clients = clients
         self._agent_of = agent_of
@@ -83,10 +86,9 @@ class Walltime:
         """A set says when its job ends; said again, it would be old."""
         if register.set_id in self.terms:
             return
-        known = register.left >= 0
-        ends = self._actions.now + register.left if known else math.inf
+        ends = self._end(register.left)
         asked = self._actions.now if register.job else math.inf
-        if known or register.job:
+        if ends < math.inf or register.job:
             self.terms[register.set_id] = Term(ends, ask=asked)
 
     def announced(self, set_id: str) -> None:
@@ -102,16 +104,19 @@ class Walltime:
     def learn(self, set_id: str, seconds: float, why: str = "") -> None:
         """The job ends in so many seconds (negative: never)."""
         term = self.term(set_id)
-        ends = self._actions.now + seconds if seconds >= 0 else math.inf
+        ends = self._end(seconds)
         same = ends == term.ends or abs(ends - term.ends) < _SAME
         if same and why in ("", term.why):
             return
         if not same:
             term.ends = ends
-            left = seconds if seconds >= 0 else math.inf
-            term.passed = {mark for mark in term.passed if left <= mark}
+            term.passed = {mark for mark in term.passed if ends - self._actions.now <= mark}
         term.why = why or term.why
         self._tell(set_id, term)
+
+    def _end(self, seconds: float) -> float:
+        """Return when a job ends that has so many seconds (negative: no limit)."""
+        return min(self._limit, self._actions.now + seconds if seconds >= 0 else math.inf)
 
     def remaining(self, remaining: m.Remaining) -> None:
         """A batch system has answered."""
@@ -140,7 +145,7 @@ class Walltime:
         for client in self._clients:
             self._actions.send(client, message)
         if term.ends < math.inf:
-            because = f": {term.why}" if term.why else ""
+            because = f": {self._because(term)}" if self._because(term) else ""
             span = words(term.ends - self._actions.now)
             self._actions.log(f"the job of {self.name(set_id)} ends in {span}{because}")
         else:
@@ -151,6 +156,9 @@ class Walltime:
     def _message(self, set_id: str, term: Term) -> m.TimeLeft:
         left = max(0.0, term.ends - self._actions.now) if term.ends < math.inf else -1.0
         return m.TimeLeft(set_id, left, term.why)
+
+    def _because(self, term: Term) -> str:
+        return term.why or ("the controller's own job ends then" if term.ends == self._limit else "")
 
     def name(self, set_id: str) -> str:
         """Return a set in words."""
@@ -167,7 +175,7 @@ class Walltime:
         if left >= needs:
             return ""
         term = self.terms[shortest]
-        because = f" ({term.why})" if term.why else ""
+        because = f" ({self._because(term)})" if self._because(term) else ""
         return (
             f"the job of {self.name(shortest)} ends in {words(left)}{because}, and the call needs "
             f"{words(needs)}: it was not begun on any engine"

@@ -65,7 +65,7 @@ class Again:
         """
         begun = More(self._profile, self._folder.name, size)
         found = record.read(self._folder)
-        if found is not None and found.controller_at != "here":
+        if found is not None and found.controller_at == "job":
             raise LaunchError(
                 "the controller is in the same job as these engines: stop the cluster and start it"
             )

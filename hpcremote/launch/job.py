@@ -296,6 +296,11 @@ def read_tail(log: Path, size: int = 65536) -> str:
         return ""
 
 
+def own_words(log: Path) -> str:
+    """Return the last that one of our own commands said in a log before it gave up, or nothing."""
+    return text.complaint(read_tail(log))
+
+
 def quote(*logs: Path) -> str:
     """Return the last lines of *logs*, each under its name; those that say nothing are left out."""
     parts = [(log, text.tail(read_tail(log), _TAIL)) for log in logs]

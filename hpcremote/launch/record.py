@@ -35,14 +35,16 @@ from hpcremote.launch.process import Process, end, marked
 FORMAT = 1
 _FILE = "cluster.json"
 _LOOK_AGAIN = 0.02
+#: Stands for a set's name in the job that the controller has for itself.
+CONTROLLER = "controller"
 
 
 @dataclasses.dataclass(frozen=True)
 class Submitted:
     """A job that was submitted: its id, the scheduler's name, when, and which set of *n* engines it brings.
 
-    ``set`` is what the engines carry in their environment; ``script`` and ``log`` are files; ``launcher`` is
-    what starts the ranks; ``ended`` is how it ended, in words, once somebody knew.
+    ``set`` is what the engines carry in their environment, or :data:`CONTROLLER`; ``script`` and ``log`` are
+    files; ``launcher`` is what starts the ranks; ``ended`` is how it ended, in words, once somebody knew.
     """
 
     id: str
@@ -56,7 +58,8 @@ class Submitted:
     ended: str = ""
 
     def __str__(self) -> str:
-        return f"job {self.id} ({self.scheduler})"
+        whose = "the controller's " if self.set == CONTROLLER else ""
+        return f"{whose}job {self.id} ({self.scheduler})"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +82,7 @@ class Record:
         engines: the processes that run the engines (n of them, or one mpiexec).
         memory: files of shared memory that their MPI library made (see ``launch.memory``).
         cwd: the folder that the engines start in.
-        controller_at: where the controller runs: ``here``, or in a ``job``.
+        controller_at: where the controller runs: ``here``, in a ``job`` with engines, or in its ``own-job``.
         jobs: what was submitted to a batch system.
     """
 
@@ -100,6 +103,11 @@ class Record:
     cwd: str = ""
     controller_at: str = "here"
     jobs: tuple[Submitted, ...] = ()
+
+    @property
+    def home(self) -> Submitted | None:
+        """The job that the controller runs in, if it does in one: the first."""
+        return self.jobs[0] if self.controller_at != "here" and self.jobs else None
 
     @property
     def folder(self) -> Path:

@@ -6,8 +6,8 @@
                                        │                                                 │
                                        └──writes engine.json──▶ they wait for it ◀───────┘
 
-With a ``scheduler`` in the profile the engines are submitted as a job, and with ``controller: job`` the
-controller is part of that job.
+With a ``scheduler`` in the profile the engines are submitted as a job. With ``controller: job`` the
+controller is part of that job; with ``controller: own-job`` it is a job of its own, submitted first.
 
 The controller holds the *leash*: it reads its standard input and ends, with its engines, when that
 closes, which the system does for us however we come to our end. ``detach`` makes it live on without us.
@@ -38,6 +38,8 @@ from hpcremote.profile import Profile
 _LEEWAY = 2.0
 #: How long to wait for somebody else who is ending the same cluster, beyond that.
 _OTHERS = 10.0
+#: What stands in a script that is only shown.
+_ITS_ID = "ID-OF-THE-CONTROLLERS-JOB"
 
 
 class Startup:
@@ -72,6 +74,7 @@ class Startup:
             controller_at=profile.controller,
         )
         self._controller: Child | None = None
+        self._own: Submission | None = None  # the controller's job
 
     @property
     def logs(self) -> Path:
@@ -86,14 +89,7 @@ class Startup:
             LaunchError: something that is needed is not here. What was started is the caller's to end.
         """
         launcher = catalog.load(self.profile.launcher)
-        if self.profile.scheduler and self.profile.hosts:
-            raise LaunchError(
-                f"profile {self.profile.name!r} has hosts: and scheduler: where one of them says which nodes"
-            )
-        if self.profile.scheduler:
-            self.draft(controller)  # says what is wrong before anything is started
-        else:
-            job.check_room(self.profile, self.n)
+        self._check(controller)
         record.claim(self.record, jobs.condition, jobs.clear)
         if self.profile.scheduler:  # it may refuse, and then nothing has been started for nothing
             cwd = self._submit(controller)
@@ -106,10 +102,29 @@ class Startup:
             engines=tuple(self.job.processes), launcher=self.job.described, cwd=cwd
         )
 
+    def _check(self, controller: Sequence[str]) -> None:
+        """Say what is wrong before anything is started."""
+        named = f"profile {self.profile.name!r}"
+        if self.profile.scheduler and self.profile.hosts:
+            raise LaunchError(f"{named} has hosts: and scheduler: where one of them says which nodes")
+        if self._in_job and not self.profile.scheduler:
+            raise LaunchError(
+                f"{named} has controller: {self.profile.controller}, and no scheduler: that a job could be "
+                "submitted to"
+            )
+        if self.profile.scheduler:
+            self.drafts(controller)
+        else:
+            job.check_room(self.profile, self.n)
+
     def _submit(self, controller: Sequence[str]) -> str:
-        """Submit the job; return the folder that its engines start in."""
-        self.job = Submission(self.draft(controller), self._note)
-        return str(self.job.draft.values["cwd"])
+        """Submit the jobs; return the folder that the engines start in."""
+        *own, engines = self.drafts(controller)
+        if own:
+            self._own = Submission(own[0], self._note)
+            engines = self.drafts(controller, after=self._own.job.id)[-1]
+        self.job = Submission(engines, self._note)
+        return str(engines.values["cwd"])
 
     def _start_engines(self, launcher: Launcher, engine: Sequence[str]) -> str:
         """Start the engines here; return the folder that they start in."""
@@ -130,18 +145,28 @@ class Startup:
     def _in_job(self) -> bool:
         return self.record.controller_at != "here"
 
-    def draft(self, controller: Sequence[str]) -> Draft:
-        """Return the job that would be submitted, for a profile that names a scheduler."""
-        words = controller if self._in_job else ()
-        return draft.draft(self.profile, self.n, self.record.folder, self.record.mark, controller=words)
+    def drafts(self, controller: Sequence[str], after: str = _ITS_ID) -> list[Draft]:
+        """Return the jobs that would be submitted, for a profile that names a scheduler."""
+        where, folder, mark = self.record.controller_at, self.record.folder, self.record.mark
+        alone = where == "own-job"
+        engines = draft.draft(
+            self.profile,
+            self.n,
+            folder,
+            mark,
+            controller=controller if where == "job" else (),
+            after=after if alone else "",
+        )
+        return [*([draft.of_controller(self.profile, folder, mark, controller)] if alone else []), engines]
 
     def described(self, controller: Sequence[str], engine: Sequence[str]) -> str:
         """Return what :meth:`launch` would do: the script of a job, and the commands."""
         python = job.python_of(self.profile)
         lines = [] if self._in_job else [f"$ {text.shown([python, *controller])}"]
         if self.profile.scheduler:
-            job_ = self.draft(controller)
-            lines += [f"$ {text.shown(job_.words)}", "", f"# {job_.path}", job_.script.rstrip()]
+            for job_ in self.drafts(controller):
+                lines += [f"$ {text.shown(job_.words)}", "", f"# {job_.path}", job_.script.rstrip(), ""]
+            lines.pop()
         else:
             launcher = catalog.load(self.profile.launcher)
             plan = job.plan(launcher, self.profile, self.n, [python, *engine], self.record.mark)
@@ -165,9 +190,11 @@ class Startup:
     def trouble(self) -> LaunchError | None:
         """Return the error if a process ended by now."""
         if self._controller is not None and (code := self._controller.exit_code()) is not None:
-            return LaunchError(
-                f"the controller ended ({process.how_it_ended(code)})\n{job.quote(self._controller.log)}"
-            )
+            what, log = f"the controller ended ({process.how_it_ended(code)})", self._controller.log
+            return LaunchError(f"{': '.join(filter(None, [what, job.own_words(log)]))}\n{job.quote(log)}")
+        if self._own is not None and (what := self._own.ended()):
+            why = self._own.meaning() or job.own_words(self._own.log)
+            return LaunchError(f"{': '.join(filter(None, [what, why]))}\n{job.quote(self._own.log)}".rstrip())
         if self.job is not None and (what := self.job.ended()):
             return self.failure(what)
         return None
@@ -186,17 +213,20 @@ class Startup:
         return (self.record.folder / "client.json").exists()
 
     def standing(self) -> Standing | None:
-        """Return where the engines' job stands, if they are in one."""
+        """Return where the jobs stand: the controller's until that listens, then the engines'."""
+        own = self._own.standing() if self._own else None
+        if own is not None and not self.listens():
+            return own
         return self.job.standing() if self.job else None
 
     @property
     def waiting(self) -> bool:
-        """Whether the engines' job waits in a queue: that is no time of the start."""
-        return self.job is not None and self.job.waiting
+        """Whether a job waits in a queue: that is no time of the start."""
+        return any(one.waiting for one in (self._own, self.job) if one is not None)
 
     def ready(self) -> None:
         """Write down that the cluster runs."""
-        if self.job is not None and not self._in_job:
+        if self.job is not None and self.job is not self._home:
             self.job.forget()  # from here on the controller asks, when engines go
         ours = process.marked(self.record.mark)
         self.record = self.record.changed(state="running", memory=memory.mapped(ours))
@@ -207,18 +237,25 @@ class Startup:
             child.forget()
 
     @property
+    def _home(self) -> Submission | None:
+        """The job that the controller is in, if it is in one."""
+        if self._own is not None or not isinstance(self.job, Submission):
+            return self._own
+        return self.job if self._in_job else None
+
+    @property
     def running(self) -> bool:
         """Whether the controller runs, or the job does that it is in."""
         if self._controller is None:
-            return self.job is not None and not self.job.ended()
+            return self._home is not None and not self._home.ended()
         return self._controller.process.alive()
 
     def wait(self) -> None:
         """Wait until the controller has ended, or the job that it is in."""
         if self._controller is not None:
             self._controller.wait()
-        elif isinstance(self.job, Submission):
-            self.job.wait()
+        elif self._home is not None:
+            self._home.wait()
 
     @property
     def children(self) -> list[Child]:
@@ -228,8 +265,9 @@ class Startup:
 
     def abandon(self) -> None:
         """End a start half way: nothing in it is worth waiting for."""
-        if self.job is not None:
-            self.job.forget()
+        for one in (self._own, self.job):
+            if one is not None:
+                one.forget()
         end(self.record, self.children, polite=0.0, keep_logs=True)
 
 

@@ -25,6 +25,8 @@ Value = str | int | Sequence[str] | None
 Values = Mapping[str, Value]
 
 _WORD = re.compile(r'"([^"]*)"|(\S+)')
+#: What job scripts say of their job begins so, too.
+_COMPLAINT = re.compile(r"^hpcremote: (?!job \S+ has started on |the ranks have ended)(.+)$", re.MULTILINE)
 _NAME = re.compile(r"\$(?:(\$)|(\w+)|\{(\w+)\})")
 
 
@@ -100,6 +102,12 @@ def tail(output: str, count: int) -> str:
     """Return the last *count* lines that say something."""
     lines = [line.rstrip() for line in output.splitlines() if line.strip(" -=\t")]
     return "\n".join(lines[-count:])
+
+
+def complaint(output: str) -> str:
+    """Return the last complaint of a command of ours in *output*: such a line begins with our name."""
+    said = _COMPLAINT.findall(output)
+    return str(said[-1]) if said else ""
 
 
 def shown(words: Sequence[str]) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 from typing import Any
 
 import pytest
 
 from hpcremote.controller.ending import KILL_WAIT, SETTLED
-from hpcremote.controller.events import Arrived, Log, Lost, Opened, Send
+from hpcremote.controller.events import Action, Arrived, End, Log, Lost, Opened, Send
 from hpcremote.controller.machine import Controller
 from hpcremote.controller.walltime import ASK_AGAIN
 from hpcremote.wire import messages as m
@@ -20,11 +21,15 @@ HOUR = 3600.0
 class Bench:
     """A controller, sets of two ranks in jobs that end, a node agent and a client."""
 
-    def __init__(self, *lefts: float, job: str = "", warning: float = 120.0, folder: str = "") -> None:
-        self.machine = Controller("test", "0", "here", 1, walltime_warning=warning, save_on_walltime=folder)
+    def __init__(
+        self, *lefts: float, job: str = "", warning: float = 120.0, folder: str = "", own: float = math.inf
+    ) -> None:
         self.now = 100.0
+        options = {"walltime_warning": warning, "save_on_walltime": folder, "limit": self.now + own}
+        self.machine = Controller("test", "0", "here", 1, **options)  # type: ignore[arg-type]
         self.sent: list[tuple[object, m.AnyMessage]] = []
         self.log: list[str] = []
+        self.ended: list[str] = []
         self.calls = 0
         self.client("c")
         for number, left in enumerate(lefts):
@@ -46,8 +51,16 @@ class Bench:
         self.say(names[0], m.Register(f"s{number}", 2, members, "", "", left, job))
 
     def feed(self, event: object) -> None:
-        for action in self.machine.handle(event, self.now):  # type: ignore[arg-type]
-            if isinstance(action, Send):
+        self.carry_out(self.machine.handle(event, self.now))  # type: ignore[arg-type]
+
+    def told_to_end(self) -> None:
+        self.carry_out(self.machine.told_to_end(signal.SIGTERM, self.now))
+
+    def carry_out(self, actions: list[Action]) -> None:
+        for action in actions:
+            if isinstance(action, End):
+                self.ended.append(action.reason)
+            elif isinstance(action, Send):
                 self.sent.append((action.peer, action.message))
             elif isinstance(action, Log):
                 self.log.append(action.text)
@@ -302,6 +315,47 @@ def test_sigterm_of_a_launcher_whose_rank_has_died_is_no_end_of_the_job() -> Non
     assert bench.told("e0", m.Stop) == [m.Stop("its MPI launcher has ended it (SIGTERM)")]
     assert bench.runs("e0") == []
     assert [one.why for one in bench.told("c", m.TimeLeft)] == [""]
+
+
+def test_all_sets_end_with_the_controllers_own_job() -> None:
+    bench = Bench(HOUR, 600.0, -1.0, own=900.0)
+    lefts = (900.0, 600.0, 900.0)
+    assert bench.told("c", m.TimeLeft) == [m.TimeLeft(f"s{n}", left, "") for n, left in enumerate(lefts)]
+    why = "the controller's own job ends then"
+    assert f"the job of the set of engines 0 to 1 ends in 15 minutes: {why}" in bench.log
+    bench.call(4, needs=1000.0)
+    (refused,) = bench.told("c", m.Result)
+    assert f"ends in 15 minutes ({why}), and the call needs" in refused.err
+
+
+def test_a_controller_whose_job_is_ended_lets_hooks_run_and_then_ends() -> None:
+    bench = Bench(HOUR, HOUR)
+    bench.say("e1", m.Hook(-1.0))
+    bench.told_to_end()
+    assert [len(bench.runs(f"e{n}")) for n in range(4)] == [1, 1, 0, 0]
+    assert [len(bench.told(f"e{n}", m.Stop)) for n in range(4)] == [0, 0, 1, 1]
+    bench.answer_all("e0")
+    bench.answer_all("e1")
+    assert bench.told("e0", m.Stop) == [m.Stop("the controller's job was ended by its scheduler (SIGTERM)")]
+    assert not bench.ended
+    for name in ("e0", "e1", "e2", "e3"):
+        bench.feed(Lost(name, ""))
+    bench.go_on(1.0)  # their agent might know more
+    assert bench.ended == ["its scheduler ended the controller's job (SIGTERM)"]
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_a_controller_whose_job_is_ended_does_not_wait_for_long(again: bool) -> None:
+    bench = Bench(HOUR)
+    bench.say("e1", m.Hook(-1.0))
+    bench.call(0, 1)
+    bench.told_to_end()
+    assert not bench.told("e0", m.Stop)
+    if again:
+        bench.told_to_end()
+    else:
+        bench.go_on(KILL_WAIT)
+    assert bench.told("e0", m.Stop)
 
 
 def test_what_others_may_not_say() -> None:

@@ -181,3 +181,9 @@ def test_refusals_are_explained(output, meaning):
     assert said.startswith(meaning)
     assert bool(said) == bool(meaning)
     assert "$" not in said
+
+
+def test_the_last_complaint_of_a_command_of_ours():
+    log = "hpcremote: job 7 has started on node1\nhpcremote: first\nTraceback\nhpcremote: interface: no\n"
+    assert text.complaint(log) == "interface: no"
+    assert text.complaint("hpcremote: job 7 has started on node1\nhpcremote: the ranks have ended (1)") == ""

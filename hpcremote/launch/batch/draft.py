@@ -2,8 +2,8 @@
 
 ::
 
-    Profile + n + Scheduler + template ──draft──▶ Draft (script, words)
-                                                             └─▶ shown by --dry-run, run by submission.py
+    Profile + n + Scheduler + template ──draft, of_controller──▶ Draft (script, words)
+                                                                    └─▶ shown, or run by submission.py
 """
 
 from __future__ import annotations
@@ -20,6 +20,11 @@ from hpcremote.launch.process import MARK
 from hpcremote.launch.spec import Launcher
 from hpcremote.profile import Profile
 
+#: The file that the controller's output goes to.
+CONTROLLER_LOG = "controller.log"
+#: Seconds: who waits for the start, or stops the cluster, ends the job before.
+_AS_LONG_AS_IT_TAKES = 7 * 24 * 3600.0
+
 
 @dataclass(frozen=True)
 class Draft:
@@ -28,8 +33,8 @@ class Draft:
     Attributes:
         scheduler: where.
         launcher: how its ranks start.
-        n: how many engines.
-        set: what they carry to say which job they belong to.
+        n: how many engines; none in a job of the controller's own.
+        set: what they carry to say which job they belong to, or ``record.CONTROLLER``.
         path: where the script goes.
         log: where the job's output goes.
         script: the script.
@@ -54,7 +59,7 @@ class Draft:
         return f"{shown} < {text.shown([str(self.path)])}" if self.scheduler.submit.stdin else shown
 
 
-def draft(
+def draft(  # noqa: PLR0913 - facts about one job
     profile: Profile,
     n: int,
     folder: Path,
@@ -64,6 +69,7 @@ def draft(
     cwd: str = "",
     controller: Sequence[str] = (),
     more: Mapping[str, str] | None = None,
+    after: str = "",
 ) -> Draft:
     """Return the job that brings *n* engines to the cluster in *folder*.
 
@@ -76,53 +82,88 @@ def draft(
         cwd: the folder that the engines start in; unset: as the profile says, or this one.
         controller: the words for Python that run the controller, if that is in the job.
         more: what else is in the engines' environment.
+        after: the job that is to begin before this one, where the scheduler can see to that.
 
     Raises:
         LaunchError: what the profile asks for contradicts itself.
         LauncherError: a file is missing or wrong.
     """
-    scheduler = catalog.scheduler(profile.scheduler)
-    launcher = catalog.load(profile.launcher)
     suffix = "" if number == 1 else f"-{number}"
-    path, log = folder / f"job{suffix}.sh", record.log_folder(folder) / f"engines{suffix}.log"
-    environment = {
-        MARK: mark,
-        "HPCREMOTE_DIR": str(files.user_dir()),
-        job.JOB: f"job{suffix}",
-        **(more or {}),
-        **profile.environment,
-    }
-    here = job.checkout(profile)
     python = job.python_of(profile)
     values: dict[str, script.Value] = {
-        **script.resources(profile, n, scheduler.defaults),
-        "log": str(log),
-        "cwd": cwd or job.working_dir(profile),
-        "environment": script.environment(environment, [here] if here else []),
-        "job_variable": scheduler.inside,
         "controller": (python, *controller) if controller else None,
-        "controller_log": str(record.log_folder(folder) / "controller.log"),
+        "controller_log": str(record.log_folder(folder) / CONTROLLER_LOG),
         "if_controller": "" if controller else None,
         "probe": None if controller else (python, *_probe(profile, folder)),
         "if_probe": None if controller else "",
         "ranks": (python, *_ranks(profile, n, folder)),
+        "if_ranks": "",
+        "cwd": cwd or job.working_dir(profile),
+        "after": after or None,
+    }
+    environment = {job.JOB: f"job{suffix}", **(more or {}), **profile.environment}
+    path, log = folder / f"job{suffix}.sh", record.log_folder(folder) / f"engines{suffix}.log"
+    return _drafted(profile, (n, f"job{suffix}"), (path, log), {MARK: mark, **environment}, values)
+
+
+def of_controller(profile: Profile, folder: Path, mark: str, controller: Sequence[str]) -> Draft:
+    """Return the job that the controller (the words for Python that run it) has for itself.
+
+    Raises:
+        LaunchError, LauncherError: as :func:`draft`.
+    """
+    own = profile.of_controller()
+    values: dict[str, script.Value] = {
+        "alone": (job.python_of(own), *controller),
+        "if_alone": "",
+        "cwd": str(folder),
+    }
+    path, log = folder / "controller.sh", record.log_folder(folder) / CONTROLLER_LOG
+    return _drafted(own, (0, record.CONTROLLER), (path, log), {MARK: mark}, values)
+
+
+def _drafted(
+    profile: Profile,
+    what: tuple[int, str],
+    paths: tuple[Path, Path],
+    environment: Mapping[str, str],
+    more: Mapping[str, script.Value],
+) -> Draft:
+    """Return a job: *what* is how many engines and the job's key, *paths* its script and log."""
+    scheduler = catalog.scheduler(profile.scheduler)
+    launcher = catalog.load(profile.launcher)
+    (n, key), (path, log) = what, paths
+    here = job.checkout(profile)
+    environment = {MARK: environment[MARK], "HPCREMOTE_DIR": str(files.user_dir()), **environment}
+    defaults = dict(scheduler.defaults)
+    if n == 0:  # one process is not spread over anything
+        defaults.pop("parallel_environment", None)
+    values: dict[str, script.Value] = {
+        **script.resources(profile, n or 1, defaults),
+        "log": str(log),
+        "environment": script.environment(environment, [here] if here else []),
+        "job_variable": scheduler.inside,
+        **more,
     }
     template = catalog.template(f"{profile.scheduler}.sh.in")
     script.check_use(profile, template, scheduler.submit.command)
     written = script.render(template, values, catalog.template)
     about: dict[str, text.Value] = {
-        **{key: value for key, value in values.items() if value is not None},
+        **{name: value for name, value in values.items() if value is not None},
         "script": str(path),
         "log": str(log),
         "profile": profile.name,
-        "python": python,
+        "python": job.python_of(profile),
     }
     words = text.command(scheduler.submit.command, about)
-    return Draft(scheduler, launcher, n, f"job{suffix}", path, log, written, words, about)
+    return Draft(scheduler, launcher, n, key, path, log, written, words, about)
 
 
 def _probe(profile: Profile, folder: Path) -> list[str]:
-    file, wait = folder / "engine.json", f"{profile.start_timeout:g}"
+    patience = profile.start_timeout
+    if profile.controller == "own-job":  # its job may wait while this one runs
+        patience = profile.walltime or _AS_LONG_AS_IT_TAKES
+    file, wait = folder / "engine.json", f"{patience:g}"
     return ["-m", "hpcremote", "probe", "--file", str(file), "--wait", wait]
 
 

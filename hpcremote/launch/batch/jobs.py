@@ -32,6 +32,11 @@ class State(NamedTuple):
     trouble: str = ""
 
     @property
+    def waits(self) -> bool:
+        """Whether it is in the queue, as far as is known."""
+        return self.seen.state in ("submitted", "queued", "stuck")
+
+    @property
     def over(self) -> bool:
         """Whether it is known to have ended."""
         return self.end is not None or bool(self.job.ended)
@@ -93,9 +98,11 @@ def judged(found: Record, told: str, states: Sequence[State]) -> str:
     """Return how a cluster is for which its record alone does not tell, with the states of its jobs."""
     if states and all(state.over for state in states):
         return "broken" if any(one.alive() for one in found.processes) else "stale"
-    if found.controller_at != "here" and told == "starting":
-        waits = all(state.seen.state in ("submitted", "queued", "stuck") for state in states)
-        return "queued" if waits else "starting"
+    home = next((state for state in states if state.job == found.home), None)
+    if home is not None and home.over:
+        return "broken"
+    if home is not None and told == "starting":
+        return "queued" if home.waits or all(state.waits for state in states) else "starting"
     return told
 
 

@@ -129,6 +129,20 @@ def _next(found: record.Record) -> int:
     return number
 
 
+def check_apart(folder: Path, job_key: str) -> None:
+    """Refuse to end a job of engines that the controller is in as well.
+
+    Raises:
+        LaunchError: it is.
+    """
+    found = record.read(folder)
+    if found is not None and found.home is not None and found.home.set == job_key:
+        raise LaunchError(
+            f"the controller is in {found.home}, too, and would end with it: stop the cluster. With "
+            "`controller: here` or `own-job` in the profile, jobs of engines come and go"
+        )
+
+
 def end(folder: Path, job_key: str) -> None:
     """End one of a cluster's jobs, and make sure of it.
 

@@ -108,9 +108,8 @@ def check_use(profile: Profile, template: str, command: Sequence[str]) -> None:
         asked = getattr(profile, key)
         if asked in (None, "", ()) or named & set(names.split()) or (key == "nodes" and asked == 1):
             continue
-        where = profile.sources.get(key, "the profile")
         raise LaunchError(
-            f"{where}: key {key!r}: launcher {profile.scheduler!r} has no place for it; leave it out, "
+            f"{profile.named(key)}: launcher {profile.scheduler!r} has no place for it; leave it out, "
             f"or say it in the scheduler's own words (directives:)"
         )
 
@@ -146,9 +145,8 @@ def resources(profile: Profile, n: int, defaults: Mapping[str, str]) -> dict[str
     values = {**defaults, **{key: value for key, value in values.items() if value is not None}}
     for key, value in values.items():
         if isinstance(value, str) and "\n" in value:
-            where = profile.sources.get(key, "the profile")
             raise LaunchError(
-                f"{where}: key {key!r} has more than one line, which cannot be put into a script"
+                f"{profile.named(key)} has more than one line, which cannot be put into a script"
             )
     return values
 

@@ -12,7 +12,7 @@ import pytest
 
 from hpcremote import files, profile
 from hpcremote.errors import LaunchError
-from hpcremote.launch.batch.draft import Draft, draft
+from hpcremote.launch.batch.draft import Draft, draft, of_controller
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "scripts"
 MINE = ["pbs", "torque", "lsf", "flux", "htcondor"]
@@ -72,6 +72,27 @@ def test_script_and_command(name: str, which: str) -> None:
     made = drafted(name, 8, **(every_key(name) if which == "all" else {}))
     golden = (GOLDEN / f"{name}-{which}.txt").read_text()
     assert f"$ {made.command}\n\n{made.script}" == golden
+
+
+@pytest.mark.parametrize("name", MINE)
+def test_the_controllers_own_job(name: str) -> None:
+    """One process on one node; the engines' job begins after it where the scheduler can see to that."""
+    asked = {"walltime": "8:00:00", **({"queue": "service"} if name in SOME["queue"] else {})}
+    fixed = {"python": "/opt/python/bin/python", "controller": "own-job", "controller_job": asked}
+    chosen = profile.load(name, {**every_key(name), **fixed})
+    folder = Path(str(FOLDER).replace("PROFILE", name))
+    made = of_controller(chosen, folder, "c0ffee", ["-m", "hpcremote", "controller"])
+    golden = (GOLDEN / f"{name}-controller.txt").read_text()
+    assert f"$ {made.command}\n\n{made.script}" == golden
+    engines = draft(chosen, 8, folder, "c0ffee", after="7").script
+    says = {"pbs": "depend=after:7", "torque": "depend=after:7", "lsf": "-w started(7)", "flux": "=after:7"}
+    assert says.get(name, "hpcremote probe") in engines
+
+
+def test_what_the_controllers_job_cannot_ask_for() -> None:
+    chosen = profile.load("flux", {"controller": "own-job", "controller_job": {"memory": "2G"}})
+    with pytest.raises(LaunchError, match="^controller_job: key 'memory': launcher 'flux' has no place"):
+        of_controller(chosen, FOLDER, "c0ffee", [])
 
 
 @pytest.mark.parametrize("name", MINE)

@@ -1,0 +1,89 @@
+"""How the whole cluster comes to its end. Pure.
+
+::
+
+    Shutdown, a signal ──▶ begin() ──Stop──▶ engines          told() ──▶ hooks run, sets end ──▶ begin()
+                              └─ none is left, or ``grace`` is over ──▶ End
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterable
+from typing import Protocol
+
+from hpcremote.controller.ending import KILL_WAIT, Ending
+from hpcremote.controller.events import Actions
+from hpcremote.controller.roster import Roster
+from hpcremote.wire import messages as m
+
+
+class Heeding(Protocol):
+    """A part of the controller that does otherwise when the cluster ends, and says why."""
+
+    ending: str
+
+
+class Closing:
+    """The end of the cluster.
+
+    Args:
+        roster: the engines.
+        hooks: what engines do before the end.
+        heeding: who is told.
+        actions: takes what has to be done.
+        grace: seconds that engines have to end.
+
+    Attributes:
+        why: why the cluster ends; empty as long as it does not.
+    """
+
+    def __init__(
+        self, roster: Roster, hooks: Ending, heeding: Iterable[Heeding], actions: Actions, grace: float
+    ) -> None:
+        self._roster = roster
+        self._hooks = hooks
+        self._heeding = tuple(heeding)
+        self._actions = actions
+        self._grace = grace
+        self._until: float | None = None
+        self._after_hooks = ""  # why the cluster ends when hooks have run
+        self.why = ""
+
+    def told(self, number: int) -> None:
+        """A scheduler is about to end the controller's job, by a signal; told again: at once."""
+        name = signal.Signals(number).name
+        if self._until is not None:
+            self.begin(f"{name} received")
+        else:
+            self._after_hooks = f"its scheduler ended the controller's job ({name})"
+            self._until = self._actions.now + KILL_WAIT
+            self._hooks.last_call(number)
+        self.check()
+
+    def begin(self, reason: str) -> None:
+        """Begin to end everything: engines first, for at most ``grace`` seconds."""
+        if self.why:
+            return
+        self._until, self.why = self._actions.now + self._grace, reason
+        for part in self._heeding:
+            part.ending = reason
+        self._actions.log(f"ending: {reason}")
+        for peer in self._roster.peers():
+            self._actions.send(peer, m.Stop(reason))
+
+    def due(self) -> float | None:
+        """Return when nobody is waited for any longer, or None."""
+        return self._until
+
+    def check(self) -> None:
+        """End if nobody has to be waited for."""
+        if self._until is None or not (self._roster.empty or self._actions.now >= self._until):
+            return
+        self.begin(self._after_hooks)
+        if self._roster.empty:
+            self._actions.end(self.why)
+        elif self._actions.now >= self._until:
+            left = len(self._roster.peers())
+            self._actions.log(f"{left} engines did not end within {self._grace:g} s")
+            self._actions.end(self.why)
