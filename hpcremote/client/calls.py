@@ -5,6 +5,7 @@ Calls are named by *jobs*: a msg_id, a place in the history, an AsyncResult, or 
 
 from __future__ import annotations
 
+import numbers
 import operator
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
@@ -207,5 +208,11 @@ class Calls:
 
 
 def seconds(timeout: float | None) -> float | None:
-    """Return a time to wait; None or a negative number is without limit."""
+    """Return a time to wait; None or a negative number is without limit.
+
+    Raises:
+        TypeError: it is no number.
+    """
+    if timeout is not None and not isinstance(timeout, numbers.Real):
+        raise TypeError(f"timeout has to be a number of seconds, not {timeout!r}")
     return None if timeout is None or timeout < 0 else timeout

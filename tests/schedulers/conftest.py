@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.support import ROOT
+from tests.integration.support import ROOT, eventually
 from tests.schedulers.lab import needs
 from tests.schedulers.lab.gridengine import GridEngine
 from tests.schedulers.lab.hosts import Hosts
@@ -84,7 +84,19 @@ def short_addresses(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.fixture(autouse=True)
-def mended(request: pytest.FixtureRequest) -> Iterator[None]:
+def no_jobs_left(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A test that leaves jobs behind fails itself, rather than those after it."""
+    slurm = request.getfixturevalue("slurm") if "slurm" in request.fixturenames else None
+    yield
+    if slurm is not None:
+        try:
+            eventually(lambda: not slurm.jobs(), why="jobs are left")
+        finally:
+            slurm.clear()
+
+
+@pytest.fixture(autouse=True)
+def mended(request: pytest.FixtureRequest, no_jobs_left: None) -> Iterator[None]:
     """After each test hosts have power, and reach each other."""
     made = request.getfixturevalue("hosts") if "hosts" in request.fixturenames else None
     yield

@@ -110,3 +110,4 @@ def test_what_can_never_run_is_rejected(slurm: Slurm) -> None:
 def test_a_closed_partition_says_why_a_job_waits(slurm: Slurm, tmp_path: Path) -> None:
     job = slurm.submit("#!/bin/sh\ntrue\n", "-p", "closed", cwd=tmp_path)
     assert slurm.wait_for(job, "PENDING")["Reason"] == "PartitionDown"
+    slurm.clear()
