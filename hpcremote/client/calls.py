@@ -5,10 +5,10 @@ Calls are named by *jobs*: a msg_id, a place in the history, an AsyncResult, or 
 
 from __future__ import annotations
 
-import numbers
 import operator
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from hpcremote.client.flight import Flight, Seat
@@ -213,6 +213,6 @@ def seconds(timeout: float | None) -> float | None:
     Raises:
         TypeError: it is no number.
     """
-    if timeout is not None and not isinstance(timeout, numbers.Real):
+    if timeout is not None and not isinstance(timeout, Real):
         raise TypeError(f"timeout has to be a number of seconds, not {timeout!r}")
     return None if timeout is None or timeout < 0 else timeout

@@ -103,7 +103,7 @@ class Client(Strict, Sets, Ends, Calls):
         refuse(unsupported)
         info = connection_info if connection_info is not None else url_file
         if seconds(timeout) is None:
-            raise ValueError(f"timeout has to be a number of seconds, not {timeout!r}: a controller may be away")
+            raise ValueError(f"timeout has to be seconds, not {timeout!r}: a controller may be away")
         self.tunnel = through(sshserver, sshkey, ssh) if sshserver else None
         self.link = link or connect(info, profile, cluster_id, timeout, self.tunnel)
         self._memory = Memory(self.link.uid)
