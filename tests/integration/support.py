@@ -108,10 +108,15 @@ class Running:
             self.rc.close()
         self.cluster.stop()
         if self._record is not None:
-            assert process.marked(self.mark) == [], "processes are left"
+            assert self._left() == [], "processes are left"
             assert not self._record.folder.exists(), "the cluster's folder is left"
         left = {path for path in self._traces | self.shared_memory() if path.exists()}
         assert left == set(), "files are left"
+
+    def _left(self) -> list[str]:
+        """Return the command lines of what is left."""
+        paths = [Path(f"/proc/{one.pid}/cmdline") for one in process.marked(self.mark)]
+        return [f"{path}: {path.read_text()}" for path in paths if path.exists()]
 
     def shared_memory(self) -> set[Path]:
         """Return the shared-memory files that the engines' MPI library made."""
