@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from hpcremote import connection, files
 from hpcremote.errors import ClusterNotFound, ConnectionFileError, HPCRemoteError, LaunchError, NotConnected
-from hpcremote.launch import process, record, startup
+from hpcremote.launch import adding, process, record, startup
 from hpcremote.launch.batch import jobs, more
 from hpcremote.launch.byhand import ByHand, find
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from hpcremote.client.client import Client
     from hpcremote.client.link import Link
+    from hpcremote.client.sets import EngineSet
     from hpcremote.wire.messages import EngineInfo
 
 #: Seconds that a controller has to answer.
@@ -125,26 +129,50 @@ def stop(profile_name: str, cluster_id: str, *, timeout: float = 10.0) -> None:
 
 
 def stop_set(profile_name: str, cluster_id: str, number: int, *, timeout: float = 10.0) -> None:
-    """End one engine set of a cluster, ``Client.set(number)``, and its job.
+    """End one engine set of a cluster, ``Client.set(number)``, and its job if it is one.
 
     Raises:
         IndexError: there is no such set.
-        LaunchError: it is no job's, or the job cannot be ended.
+        LaunchError: it cannot be ended, or not from here.
     """
-    from hpcremote.client.client import Client
+    from hpcremote.client.client import Client as Connected
 
-    with Client(connection_of(profile_name, cluster_id)) as rc:
+    folder = files.cluster_dir(profile_name, cluster_id)
+    with Connected(connection_of(profile_name, cluster_id)) as rc:
         chosen = rc.set(number)
-        job_key = next((key for key, ids in rc.link.query("jobs").items() if ids[0] == chosen.base), None)
-        if job_key is None:
-            raise LaunchError(
-                f"engine set {number} is no job of a batch system: Client.shutdown(targets) ends engines"
-            )
-        more.check_apart(files.cluster_dir(profile_name, cluster_id), job_key)
+        job_key = next((key for key, ids in rc.link.query("jobs").items() if ids[0] == chosen.base), "")
+        if job_key:
+            more.check_apart(folder, job_key)
+        mark, known = ("", []) if job_key else _processes_of(rc, chosen, folder)
         if ids := chosen.ids:
             rc.link.shutdown(ids, controller=False)
             rc.link.wait(lambda: not chosen.alive, timeout)
-    more.end(files.cluster_dir(profile_name, cluster_id), job_key)
+    if job_key:
+        more.end(folder, job_key)
+    else:
+        adding.end(folder, mark, known, polite=_LEEWAY)
+
+
+def _processes_of(rc: Client, chosen: EngineSet, folder: Path) -> tuple[str, list[process.Process]]:
+    """Return the mark that only processes of a set carry, or nothing, and those that are known here.
+
+    Raises:
+        LaunchError: it can be ended only on another machine, or by who started it.
+    """
+    found = record.read(folder)
+    marks = {mark: ids for mark, ids in rc.link.query("marks").items() if set(chosen.ids) <= set(ids)}
+    if found is None or not marks:
+        raise LaunchError(
+            f"engine set {chosen.number} was started by hand: end it as it was started, or by "
+            f"Client.shutdown({chosen.ids})"
+        )
+    if not found.is_here:
+        raise LaunchError(f"{found.name} was started on {found.host}: stop_engines() does its work there")
+    engines = [rc.link.engines[one] for one in chosen.ids]
+    known = [process.of_pid(one.pid) for one in engines if one.host == found.host]
+    (mark, ids) = next(iter(marks.items()))
+    # Engines without MPI are sets of one: others may carry the same mark.
+    return (mark if set(ids) & rc.link.engines.keys() <= set(chosen.ids) else ""), known
 
 
 def _stop_elsewhere(found: record.Record, timeout: float) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from hpcremote import clusters
 from hpcremote.errors import LaunchError
+from hpcremote.launch import adding
 from hpcremote.launch.batch import more
 from hpcremote.launch.watch import Progress, Watch
 
@@ -49,17 +50,20 @@ class Extending:
     # ------------------------------------------------------------ more sets, fewer sets
 
     def start_engines(self, n: int | None = None) -> None:
-        """Submit one more engine set; return when its *n* engines (default: as many as at first) are there.
+        """Start one more engine set, as the first one was: as a job, on the profile's hosts, or here.
+
+        Return when its *n* engines (default: as many as at first) are there. They stay with the cluster.
 
         Raises:
-            LaunchError: the cluster does not run, its engines are no jobs, or the set did not start, and why.
+            LaunchError: the cluster does not run, or not here, or the set did not start, and why.
         """
         link = self._link()
         try:
             before, known = len(link.engines), link.query("info")["failed"]
         finally:
             link.close()
-        begun = more.More(self.profile, self.cluster_id, n or self.n, before=before, known=known)
+        kind = more.More if self.profile.scheduler else adding.Here
+        begun = kind(self.profile, self.cluster_id, n or self.n, before=before, known=known)
         self._given_up.clear()
         try:
             begun.launch()
@@ -69,11 +73,11 @@ class Extending:
             raise
 
     def stop_engines(self, number: int) -> None:
-        """End an engine set, ``Client.set(number)``, and its job; the others go on.
+        """End an engine set, ``Client.set(number)``, and its job if it is one; the others go on.
 
         Raises:
             IndexError: there is no such set.
-            LaunchError: it is no job's, or the job cannot be ended.
+            LaunchError: it cannot be ended, or not from here.
         """
         clusters.stop_set(self.profile.name, self.cluster_id, number, timeout=self.profile.stop_timeout)
 

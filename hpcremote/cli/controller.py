@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
@@ -62,12 +62,14 @@ def _relauncher(again: Again) -> Relauncher:
     """Have engine sets started again: the controller does not know how, and ``launch`` knows no sets."""
     here = socket.gethostname()
 
-    def relaunch(order: Relaunch, there: threading.Event) -> None:
+    def relaunch(order: Relaunch, there: threading.Event) -> Callable[[], None]:
+        if again.in_our_job(order.job):
+            old = again.ask_script(order.set_id)
+            return lambda: again.by_script(old, order.timeout, there)
         if order.job:
-            again.submitted(order.set_id, order.job, order.size, order.timeout, there)
-            return
+            return lambda: again.submitted(order.set_id, order.job, order.size, order.timeout, there)
         pids = [pid for host, pid in order.members if host == here]
-        again(order.set_id, order.mark, order.size, pids, order.timeout, there)
+        return lambda: again(order.set_id, order.mark, order.size, pids, order.timeout, there)
 
     return relaunch
 
@@ -101,18 +103,19 @@ def _leave_nothing(profile_name: str, cluster_id: str, patience: float) -> None:
     try:
         with record.locked(folder):
             found = record.read(folder)
-            if found is None or found.mark != mark:
+            if found is None or found.mark != mark.partition(".")[0]:
                 return
-            if found.controller_at != "here":  # whose job's end, and its reason, stays on record
+            in_job = found.controller_at != "here"
+            if found.state == "starting" and (in_job or found.owner.alive()):
+                return  # it sees us end, and has a better view of why
+            if in_job:  # whose end, and its reason, stays on record
                 jobs.cancel([one for one in found.jobs if one != found.home], patience=patience)
                 return
-            if found.state == "starting" and found.owner.alive():
-                return  # it sees us end, and has a better view of why
             polite = 0.0 if found.state == "starting" else patience
-            process.end(found.engines, mark, (), polite=polite)
+            process.end(found.engines, found.mark, (), polite=polite)
             jobs.cancel(found.jobs, patience=polite)
             try:
-                remote.end(folder, mark)
+                remote.end(folder, found.mark)
             finally:
                 record.forget(found)
     except AlreadyRunning:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 
+from hpcremote.controller import sets
 from hpcremote.controller.calls import Client
 from hpcremote.controller.events import Actions, Peer
 from hpcremote.controller.roster import Roster
@@ -36,8 +37,9 @@ class Asking:
         self._answers: dict[str, Callable[[], object]] = {
             "queue_status": roster.queue_status,
             "info": self._info,
-            "ended sets": roster.ended_sets,
-            "jobs": roster.jobs,
+            "ended sets": lambda: sets.ended(roster.sets, roster.engines),
+            "jobs": lambda: sets.by_job(roster.sets),
+            "marks": lambda: sets.by_mark(roster.sets),
         }
 
     def query(self, peer: Peer, query: m.Query, _frames: Sequence[Frame]) -> None:

@@ -16,12 +16,13 @@ from collections import deque
 from collections.abc import Callable
 
 from hpcremote.controller.events import Back, Relaunch, Relaunched
-from hpcremote.errors import HPCRemoteError
+from hpcremote.errors import HPCRemoteError, LaunchError
 
 _log = logging.getLogger("hpcremote.controller")
 
-#: Ends what is left of a set, starts it again, and returns when ``there`` is set; raises if it cannot.
-Relauncher = Callable[[Relaunch, threading.Event], None]
+#: Gets ready, before the engines are told to end, and returns what does it: ends what is left of a set,
+#: starts it again, and returns when ``there`` is set; raises if it cannot.
+Relauncher = Callable[[Relaunch, threading.Event], Callable[[], None]]
 
 
 class Relaunches:
@@ -41,7 +42,15 @@ class Relaunches:
     def start(self, order: Relaunch) -> None:
         """Begin one."""
         there = self._there[order.set_id] = threading.Event()
-        threading.Thread(target=self._work, args=(order, there), name="relaunch", daemon=True).start()
+        work: Callable[[], None] = _by_hand
+        if self._relauncher is not None:
+            try:
+                work = self._relauncher(order, there)
+            except (HPCRemoteError, OSError) as error:
+                self._ended.append(Relaunched(order.set_id, str(error)))
+                self._wake()
+                return
+        threading.Thread(target=self._work, args=(order, work), name="relaunch", daemon=True).start()
 
     def back(self, news: Back) -> None:
         """The set is there again."""
@@ -56,13 +65,10 @@ class Relaunches:
             self._there.pop(ended[-1].set_id, None)
         return ended
 
-    def _work(self, order: Relaunch, there: threading.Event) -> None:
+    def _work(self, order: Relaunch, work: Callable[[], None]) -> None:
         error = ""
         try:
-            if self._relauncher is None:
-                error = "this controller was started by hand, and so cannot restart engines"
-            else:
-                self._relauncher(order, there)
+            work()
         except (HPCRemoteError, OSError) as reason:
             error = str(reason)
         except Exception as reason:  # noqa: BLE001 - told to who asked, and logged
@@ -70,3 +76,7 @@ class Relaunches:
             error = f"{type(reason).__name__}: {reason}"
         self._ended.append(Relaunched(order.set_id, error))
         self._wake()
+
+
+def _by_hand() -> None:
+    raise LaunchError("this controller was started by hand, and so cannot restart engines")

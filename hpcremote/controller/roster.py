@@ -7,7 +7,7 @@ refused as a whole: the other ranks end as well, and say why.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -109,13 +109,10 @@ class Roster:
         here = (self.engines.get(number) for number in group.ids)
         return [engine.info.id for engine in here if engine is not None and engine.info.uid not in ours]
 
-    def jobs(self) -> dict[str, list[int]]:
-        """Return the ids that each job of a batch system has brought, by how its engines name it."""
-        return sets.by_job(self._sets)
-
-    def ended_sets(self) -> list[dict[str, object]]:
-        """Describe the sets that have ended and whose ids are free."""
-        return sets.ended(self._sets, self.engines)
+    @property
+    def sets(self) -> Mapping[str, Set]:
+        """The engine sets that are known, by name."""
+        return self._sets
 
     def on_host(self, host: str) -> dict[Peer, str]:
         """Return the engines on a host, registered or not, and their uids."""

@@ -81,6 +81,15 @@ def by_job(sets: Mapping[str, Set]) -> dict[str, list[int]]:
     return {one.job: list(one.ids) for one in sets.values() if one.job and one.base is not None}
 
 
+def by_mark(sets: Mapping[str, Set]) -> dict[str, list[int]]:
+    """Return the ids of the sets whose processes carry the same mark."""
+    found: dict[str, list[int]] = {}
+    for one in sets.values():
+        if one.mark and one.base is not None:
+            found.setdefault(one.mark, []).extend(one.ids)
+    return found
+
+
 def former(sets: Mapping[str, Set], job: str) -> str:
     """Return the set that the same job brought when it ran before (it was queued again), or ""."""
     same = [name for name, one in sets.items() if job and one.job == job and one.base is not None]

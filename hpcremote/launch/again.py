@@ -12,14 +12,16 @@ meanwhile finds everything by the mark.
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from hpcremote import files
 from hpcremote.errors import LaunchError
-from hpcremote.launch import catalog, job, memory, process, record, remote
+from hpcremote.launch import adding, catalog, job, memory, process, record, remote
 from hpcremote.launch.batch import more
+from hpcremote.launch.batch.draft import AGAIN
 from hpcremote.launch.batch.more import More
 from hpcremote.launch.job import REPLACES
 from hpcremote.launch.process import Process
@@ -55,6 +57,47 @@ class Again:
         with self._busy:
             pass
 
+    def in_our_job(self, job_key: str) -> bool:
+        """Say whether engines are in the job that this process is in, too."""
+        found = record.read(self._folder)
+        return bool(job_key) and found is not None and found.home is not None and found.home.set == job_key
+
+    def ask_script(self, set_id: str) -> list[Process]:
+        """Tell our job's script to start its ranks once more, and return what runs of them on this machine.
+
+        It has to know before they end, or it would end, too.
+        """
+        found = record.read(self._folder)
+        assert found is not None  # noqa: S101 - it has our job
+        files.write_private(self._folder / AGAIN, set_id.encode())
+        return process.marked(process.of_set(found.mark, 1))
+
+    def by_script(self, old: Sequence[Process], timeout: float, there: threading.Event) -> None:
+        """End the ranks of our job, which its script then starts again; return when *there* is set.
+
+        Args:
+            old: what runs of them on this machine.
+            timeout: seconds for all of it.
+            there: is set when the new engines have registered.
+
+        Raises:
+            LaunchError: they do not end, or do not start again.
+        """
+        deadline = time.monotonic() + timeout
+        if not process.wait_gone(old, (), _POLITE):
+            process.send(old, signal.SIGTERM)
+            if not process.wait_gone(old, (), _FIRM):
+                process.send(old, signal.SIGKILL)
+        log = record.log_folder(self._folder) / "engines.log"
+        while not there.wait(_LOOK_AGAIN):
+            what = "the cluster is ending" if self._given_up.is_set() else ""
+            if time.monotonic() > deadline:
+                waits = (self._folder / AGAIN).exists()
+                what = f"the engines did not {'end' if waits else 'register'} within {timeout:g} s"
+            if what:
+                (self._folder / AGAIN).unlink(missing_ok=True)
+                raise LaunchError(f"{what}\n{job.quote(log)}".rstrip())
+
     def submitted(self, set_id: str, job_key: str, size: int, timeout: float, there: threading.Event) -> None:
         """End the job that brought a set and submit another; return when *there* is set.
 
@@ -65,10 +108,6 @@ class Again:
         """
         begun = More(self._profile, self._folder.name, size)
         found = record.read(self._folder)
-        if found is not None and found.controller_at == "job":
-            raise LaunchError(
-                "the controller is in the same job as these engines: stop the cluster and start it"
-            )
         if found is not None and any(one.set == job_key for one in found.jobs):
             more.end(self._folder, job_key)
         begun.launch(replaces=set_id)
@@ -111,7 +150,7 @@ class Again:
             with self._busy:
                 process.end(begun.processes, _NOBODY if each else mark, (), polite=0.0, firm=_FIRM)
             raise
-        self._write_memory(mark)
+        self._write_memory()
 
     def _start(self, set_id: str, mark: str, size: int, pids: Iterable[int]) -> job.Job:
         with self._busy, record.locked(self._folder, _PATIENCE):
@@ -120,7 +159,7 @@ class Again:
             assert found is not None  # noqa: S101 - it would not have passed
             launcher = catalog.load(self._profile.launcher)
             each = launcher.ranks == "each"
-            old = _chosen(found, set(pids)) if each else found.engines
+            old = _chosen(found, set(pids) if each else {one.pid for one in process.marked(mark)})
             process.wait_gone(old, (), _POLITE)
             process.end(old, _NOBODY if each else mark, (), polite=0.0, firm=_FIRM)
             if not each:
@@ -130,7 +169,7 @@ class Again:
             plan = job.plan(
                 launcher, self._profile, size, self._words(), mark, cwd=found.cwd, more={REPLACES: set_id}
             )
-            begun = job.Job(plan, record.log_folder(self._folder) / "engines.log")
+            begun = job.Job(plan, adding.log_of(self._folder, mark))
             for child in begun.children:
                 threading.Thread(target=child.wait, name="reaper", daemon=True).start()
             kept = [one for one in found.engines if one not in old and one.alive()]
@@ -140,7 +179,7 @@ class Again:
     def _check(self, found: record.Record | None, mark: str) -> None:
         if self._given_up.is_set():
             raise LaunchError("the cluster is ending")
-        if found is None or found.mark != mark:
+        if found is None or found.mark != mark.partition(".")[0]:
             raise LaunchError(
                 "these engines were not started together with this controller (there is no record of them): "
                 "start them again as they were started"
@@ -163,12 +202,12 @@ class Again:
                 said = f"{what}: {meaning}" if meaning else what
                 raise LaunchError(f"{said}\n{job.quote(begun.log)}".rstrip())
 
-    def _write_memory(self, mark: str) -> None:
+    def _write_memory(self) -> None:
         """Write down the shared memory that the new engines' MPI library has made."""
         with self._busy, record.locked(self._folder, _PATIENCE):
             found = record.read(self._folder)
-            if found is not None and found.mark == mark and found.state == "running":
-                found.changed(memory=memory.mapped(process.marked(mark)))
+            if found is not None and found.state == "running":
+                found.changed(memory=memory.mapped(process.marked(found.mark)))
 
 
 def _chosen(found: record.Record, pids: set[int]) -> tuple[Process, ...]:

@@ -89,7 +89,7 @@ def running(words: Sequence[str], env: Mapping[str, str]) -> str:
 #: Ends what carries a mark. It is given the mark, and a host and process id to spare.
 _END = """\
 left() {
-  for f in $(grep -lazx @MARK /proc/[0-9]*/environ 2>/dev/null); do
+  for f in $(grep -lazx @MARK'\\(\\.[0-9]*\\)*' /proc/[0-9]*/environ 2>/dev/null); do
     p=${f#/proc/}; p=${p%/environ}
     [ "$p" = $$ ] || { [ "$p" = @PID ] && [ "$(uname -n)" = @HOST ]; } || echo "$p"
   done
@@ -104,8 +104,11 @@ echo "hpcremote-left" $(left)
 
 
 def ending(mark: str, host: str, pid: int) -> str:
-    """Return the shell script that ends what carries *mark* (a variable), and prints what would not end."""
-    script = _END.replace("@MARK", shlex.quote(mark)).replace("@PID", str(pid))
+    """Return the shell script that ends what carries *mark* (a variable), and prints what would not end.
+
+    The mark of a set begins with that of its cluster: ``mark.2``.
+    """
+    script = _END.replace("@MARK", shlex.quote(mark.replace(".", r"\."))).replace("@PID", str(pid))
     return script.replace("@HOST", shlex.quote(host))
 
 

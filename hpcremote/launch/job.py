@@ -165,6 +165,19 @@ def plan(
     )
 
 
+def prepare(plan: Plan, profile: Profile, folder: Path, mark: str) -> None:
+    """See whether engines can start on the plan's hosts, if it has any, and write these down.
+
+    Raises:
+        LaunchError: on some they cannot.
+    """
+    if plan.dealt:
+        ssh, python = remote.command(profile), str(plan.values["python"])
+        path = {name: value for name, value in plan.env.items() if name == "PYTHONPATH"}
+        remote.check(plan.dealt, ssh, hosts.looking(python, str(folder), plan.cwd, path))
+        remote.note(folder, mark, plan.dealt, ssh)
+
+
 def _dealt(launcher: Launcher, profile: Profile, n: int) -> list[hosts.Host]:
     """Return which hosts get how many engines; none where engines start here."""
     if launcher.ranks == "host" and not profile.hosts:

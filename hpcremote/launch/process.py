@@ -148,13 +148,26 @@ def how_it_ended(code: int) -> str:
         return f"killed by signal {-code}"
 
 
+def of_set(mark: str, number: int) -> str:
+    """Return what the processes of one of a cluster's engine sets carry."""
+    return f"{mark}.{number}"
+
+
 def marked(mark: str) -> list[Process]:
-    """Return every process of ours on this machine that carries *mark*, save ourselves."""
+    """Return every process of ours on this machine that carries *mark*, save ourselves.
+
+    The mark of a set begins with that of its cluster: ``mark.2``.
+    """
     if not _PROC.joinpath("self/environ").exists():
         return []
     wanted = f"{MARK}={mark}".encode()
+    inner = wanted + b"."
+
+    def carries(pid: int) -> bool:
+        return any(one == wanted or one.startswith(inner) for one in _environ(pid))
+
     pids = (int(name) for name in os.listdir(_PROC) if name.isdigit())
-    found = [of_pid(pid) for pid in pids if pid != os.getpid() and wanted in _environ(pid)]
+    found = [of_pid(pid) for pid in pids if pid != os.getpid() and carries(pid)]
     return [process for process in found if process.started is not None]
 
 

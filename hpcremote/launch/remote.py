@@ -14,6 +14,7 @@ import subprocess
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from hpcremote import files
 from hpcremote._version import __version__
@@ -79,22 +80,30 @@ def check(dealt: Sequence[hosts.Host], ssh: Sequence[str], script: str) -> None:
 
 
 def note(folder: Path, mark: str, dealt: Sequence[hosts.Host], ssh: Sequence[str]) -> None:
-    """Write down where the processes of a cluster are."""
-    data = {"mark": mark, "hosts": [host.name for host in dealt], "ssh": list(ssh)}
+    """Write down where the processes of a cluster are, besides where they were before."""
+    former = _noted(folder, mark)
+    names = dict.fromkeys([*(former["hosts"] if former else []), *(host.name for host in dealt)])
+    data = {"mark": mark, "hosts": list(names), "ssh": list(ssh)}
     files.write_private(folder / _FILE, json.dumps(data).encode())
 
 
+def _noted(folder: Path, mark: str) -> dict[str, Any] | None:
+    """Return what is written down for the cluster that *mark*, its own or a set's, is of."""
+    try:
+        data = json.loads(files.read_private(folder / _FILE))
+    except FileNotFoundError:
+        return None
+    return dict(data) if data["mark"] == mark.partition(".")[0] else None
+
+
 def end(folder: Path, mark: str, *, forget: bool = True) -> None:
-    """End what is left of a cluster on other hosts, if it had any.
+    """End what is left of a cluster, or of a set of it, on other hosts, if it had any.
 
     Raises:
         LaunchError: some host cannot be asked, or something there does not end.
     """
-    try:
-        data = json.loads(files.read_private(folder / _FILE))
-    except FileNotFoundError:
-        return
-    if data["mark"] != mark:
+    data = _noted(folder, mark)
+    if data is None:
         return
     script = hosts.ending(f"{process.MARK}={mark}", socket.gethostname(), os.getpid())
 

@@ -26,7 +26,7 @@ from typing import Any
 from hpcremote import files
 from hpcremote.errors import LaunchError
 from hpcremote.ids import new_uid
-from hpcremote.launch import catalog, hosts, job, memory, process, record, remote, text
+from hpcremote.launch import catalog, job, memory, process, record, remote, text
 from hpcremote.launch.batch import draft, jobs
 from hpcremote.launch.batch.draft import Draft
 from hpcremote.launch.batch.submission import Standing, Submission
@@ -129,17 +129,10 @@ class Startup:
     def _start_engines(self, launcher: Launcher, engine: Sequence[str]) -> str:
         """Start the engines here; return the folder that they start in."""
         words = [job.python_of(self.profile), *engine]
-        plan = job.plan(launcher, self.profile, self.n, words, self.record.mark)
-        if plan.dealt:
-            self._look_at_hosts(plan)
+        plan = job.plan(launcher, self.profile, self.n, words, process.of_set(self.record.mark, 1))
+        job.prepare(plan, self.profile, self.record.folder, self.record.mark)
         self.job = job.Job(plan, self.logs / "engines.log")
         return plan.cwd
-
-    def _look_at_hosts(self, plan: job.Plan) -> None:
-        ssh, folder = remote.command(self.profile), self.record.folder
-        path = {name: value for name, value in plan.env.items() if name == "PYTHONPATH"}
-        remote.check(plan.dealt, ssh, hosts.looking(str(plan.values["python"]), str(folder), plan.cwd, path))
-        remote.note(folder, self.record.mark, plan.dealt, ssh)
 
     @property
     def _in_job(self) -> bool:

@@ -14,7 +14,7 @@ from hpcremote.errors import (
     LaunchError,
     NotConnected,
 )
-from hpcremote.launch.batch.more import More
+from hpcremote.launch.adding import Adding
 from hpcremote.launch.startup import Startup
 
 #: The phases of an engine, in the order that it goes through them. (Before come a job's.)
@@ -68,7 +68,7 @@ class Watch:
 
     def __init__(
         self,
-        begun: Startup | More,
+        begun: Startup | Adding,
         connect: Callable[[], Controller],
         tell: Callable[[Progress], None],
         given_up: threading.Event,

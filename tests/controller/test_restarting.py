@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Callable
 
 import pytest
 
@@ -230,10 +231,16 @@ def test_a_broken_connection_does_not_end_the_others(bench: Bench) -> None:
 def test_restarts_are_done_in_threads() -> None:
     woken = threading.Semaphore(0)
 
-    def relaunch(order: Relaunch, there: threading.Event) -> None:
-        assert there.wait(10)
-        if order.set_id == "bad":
-            raise LaunchError("no mpiexec")
+    def relaunch(order: Relaunch, there: threading.Event) -> Callable[[], None]:
+        if order.set_id == "worse":
+            raise LaunchError("no record")
+
+        def work() -> None:
+            assert there.wait(10)
+            if order.set_id == "bad":
+                raise LaunchError("no mpiexec")
+
+        return work
 
     threads = Relaunches(relaunch, woken.release)
     for name in ("good", "bad"):
@@ -245,6 +252,9 @@ def test_restarts_are_done_in_threads() -> None:
     threads.back(Back("good"))
     assert woken.acquire(timeout=10)
     assert threads.ended() == [Relaunched("good")]
+    threads.start(Relaunch("worse", MARK, 1, (), 10.0))
+    assert woken.acquire(timeout=10)
+    assert threads.ended() == [Relaunched("worse", "no record")]
 
 
 def test_a_controller_that_was_started_by_hand_says_so() -> None:

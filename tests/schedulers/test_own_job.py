@@ -149,6 +149,43 @@ def test_a_controller_that_cannot_start_ends_both(user: User) -> None:
     eventually(lambda: user.jobs() == [], why="the engines' job is left")
 
 
+_RESTART = """
+import ctypes, time
+
+def stuck():
+    import ctypes, os
+    open(f"stuck-{os.getpid()}", "w").close()
+    ctypes.PyDLL(None).sleep(1000)
+
+def pids():
+    return rc[:].apply_sync(lambda: (os.uname().nodename, os.getpid()))
+
+before = pids()
+rc.set(0).restart(90)
+second = pids()
+print(rc.ids, not set(before) & set(second))
+rc[:].apply_async(stuck)
+while len([name for name in os.listdir() if name.startswith("stuck-")]) < 2:
+    time.sleep(0.1)
+rc.set(0).restart(90)
+print(rc.ids, not set(second) & set(pids()))
+try:
+    hpcremote.Cluster(profile=PROFILE, cluster_id="default").stop_engines(0)
+except hpcremote.errors.LaunchError as error:
+    print(error)
+"""
+
+
+def test_engines_are_restarted_in_the_job_that_the_controller_is_in(user: User) -> None:
+    """Also such that are stuck; the job stays the same, and is not ended by its engines' end."""
+    assert user.command("start", **{**KEYS, "controller": "job"}).returncode == 0
+    jobs = user.status()["jobs"]
+    said = user.python(_RESTART.replace("PROFILE", repr(user.profile))).splitlines()
+    assert said[-3:-1] == ["[0, 1] True", "[0, 1] True"]
+    assert said[-1].startswith(f"the controller is in job {jobs[0]['id']} ({user.profile}), too")
+    assert [job["id"] for job in user.status()["jobs"]] == [jobs[0]["id"]]
+
+
 _HOOK = """
 rc[:].execute('''
 import hpcremote

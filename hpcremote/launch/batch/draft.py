@@ -16,10 +16,12 @@ from hpcremote import files
 from hpcremote.launch import catalog, job, record, text
 from hpcremote.launch.batch import script
 from hpcremote.launch.batch.scheduler import Scheduler
-from hpcremote.launch.process import MARK
+from hpcremote.launch.process import MARK, of_set
 from hpcremote.launch.spec import Launcher
 from hpcremote.profile import Profile
 
+#: The file by which the controller tells the script of its job to start the ranks once more.
+AGAIN = "again"
 #: The file that the controller's output goes to.
 CONTROLLER_LOG = "controller.log"
 #: Seconds: who waits for the start, or stops the cluster, ends the job before.
@@ -94,6 +96,7 @@ def draft(  # noqa: PLR0913 - facts about one job
         "controller": (python, *controller) if controller else None,
         "controller_log": str(record.log_folder(folder) / CONTROLLER_LOG),
         "if_controller": "" if controller else None,
+        "again": str(folder / AGAIN) if controller else None,
         "probe": None if controller else (python, *_probe(profile, folder)),
         "if_probe": None if controller else "",
         "ranks": (python, *_ranks(profile, n, folder)),
@@ -101,9 +104,10 @@ def draft(  # noqa: PLR0913 - facts about one job
         "cwd": cwd or job.working_dir(profile),
         "after": after or None,
     }
-    environment = {job.JOB: f"job{suffix}", **(more or {}), **profile.environment}
+    marks = {MARK: of_set(mark, number), job.JOB: f"job{suffix}"}
+    environment = {**marks, **(more or {}), **profile.environment}
     path, log = folder / f"job{suffix}.sh", record.log_folder(folder) / f"engines{suffix}.log"
-    return _drafted(profile, (n, f"job{suffix}"), (path, log), {MARK: mark, **environment}, values)
+    return _drafted(profile, (n, f"job{suffix}"), (path, log), environment, values)
 
 
 def of_controller(profile: Profile, folder: Path, mark: str, controller: Sequence[str]) -> Draft:

@@ -1,4 +1,4 @@
-"""One more engine set for a cluster that runs: another job of the same kind, watched as a start is.
+"""One more engine set for a cluster whose engines are jobs: another job of the same kind.
 
 ::
 
@@ -8,49 +8,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from hpcremote import files
 from hpcremote.errors import LaunchError
 from hpcremote.launch import record
+from hpcremote.launch.adding import Adding
 from hpcremote.launch.batch import jobs
 from hpcremote.launch.batch.draft import draft
-from hpcremote.launch.batch.submission import Standing, Submission
+from hpcremote.launch.batch.submission import Submission
 from hpcremote.launch.job import REPLACES
-from hpcremote.profile import Profile
 
 #: Seconds to wait for somebody else who starts or stops the cluster.
 _PATIENCE = 5.0
 
 
-class More:
-    """One more engine set.
+class More(Adding):
+    """One more engine set that is a job."""
 
-    Args:
-        profile: the cluster's.
-        cluster_id: its name.
-        n: how many engines.
-        before: how many there are already.
-        known: engines that failed to start before, as the controller tells of them.
-
-    Attributes:
-        job: the job, once it is submitted.
-    """
-
-    def __init__(
-        self,
-        profile: Profile,
-        cluster_id: str,
-        n: int,
-        *,
-        before: int = 0,
-        known: Sequence[Mapping[str, Any]] = (),
-    ) -> None:
-        self.profile, self.n, self.before, self.known = profile, n, before, known
-        self.folder = files.cluster_dir(profile.name, cluster_id)
-        self.job: Submission | None = None
+    job: Submission | None
 
     def launch(self, replaces: str = "") -> None:
         """Submit the job; *replaces* is the set that it comes instead of.
@@ -60,6 +35,11 @@ class More:
         """
         with record.locked(self.folder, _PATIENCE):
             found = self._found()
+            if not self.profile.scheduler:
+                raise LaunchError(
+                    f"profile {self.profile.name!r} names no scheduler: its engines are no jobs that a next "
+                    "one could take the place of"
+                )
             self.job = Submission(
                 draft(
                     self.profile,
@@ -73,47 +53,9 @@ class More:
                 lambda submitted: self._note(found, submitted),
             )
 
-    def _found(self) -> record.Record:
-        found = record.read(self.folder)
-        if found is None or found.state != "running":
-            how = "does not run" if found is None else f"is {found.state}"
-            raise LaunchError(f"the cluster in {self.folder} {how}: engines can be added to one that runs")
-        if not self.profile.scheduler:
-            raise LaunchError(
-                f"profile {self.profile.name!r} names no scheduler: engine sets are added to clusters whose "
-                "engines are jobs. Start another cluster (cluster_id=...)"
-            )
-        return found
-
     @staticmethod
     def _note(found: record.Record, submitted: record.Submitted) -> None:
         found.changed(jobs=(*found.jobs, submitted))
-
-    # ------------------------------------------------------------ what a watch asks
-
-    def listens(self) -> bool:
-        """Whether the controller listens: it does."""
-        return True
-
-    def standing(self) -> Standing | None:
-        """Return where the job stands."""
-        return self.job.standing() if self.job else None
-
-    @property
-    def waiting(self) -> bool:
-        """Whether it waits in the queue."""
-        return self.job is not None and self.job.waiting
-
-    def trouble(self) -> LaunchError | None:
-        """Return the error if the job has ended by now."""
-        what = self.job.ended() if self.job else ""
-        return self.failure(what) if what else None
-
-    def failure(self, what: str, *, lonely: bool = False) -> LaunchError:
-        """Return the error for *what* went wrong: with its reason if known, and what the job wrote."""
-        meaning = self.job.meaning(lonely=lonely) if self.job else ""
-        said = self.job.quoted() if self.job else ""
-        return LaunchError(f"{what}: {meaning}\n{said}".rstrip() if meaning else f"{what}\n{said}".rstrip())
 
     def abandon(self) -> None:
         """End the job: its engines are not wanted any more."""

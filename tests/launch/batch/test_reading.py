@@ -38,6 +38,7 @@ qname        all.q
 jobnumber    1
 failed       {failed}
 exit_status  {code}
+category     -l h_rt=1200 -pe mpi 2
 """
 
 
@@ -143,7 +144,13 @@ def test_nothing_known_is_said_plainly() -> None:
         (SLURM, "sbatch: error: Invalid generic resource (gres) specification", "`gpus_per_node:`"),
         (SGE, 'job rejected: the requested parallel environment "x" does not exist', "`qconf -spl`"),
         (SGE, 'Job was rejected because job requests unknown queue "x"', "`qconf -sql`"),
+        (SGE, 'job rejected: the requested project "x" does not exist', "`qconf -sprjl`"),
     ],
 )
 def test_refusals_have_a_remedy(scheduler, said: str, remedy: str) -> None:
     assert remedy in text.explain(scheduler.hints, said, {"profile": "mine"})
+
+
+def test_a_path_in_the_output_is_no_refusal() -> None:
+    said = "cannot open /project/ice/parallel environment/input.nc"
+    assert text.explain(SGE.hints, said, {"profile": "mine"}) == ""
