@@ -94,7 +94,7 @@ class Connection:
     def is_stale(self) -> bool:
         """Whether the controller or the tunnel to it is known to have ended; of other machines who knows."""
         if self.tunnel:
-            return not _is_held(self.tunnel)
+            return not tunnel_is_held(self.tunnel)
         if not self.is_local:
             return False
         ticks = files.process_start(self.pid)
@@ -221,7 +221,7 @@ def cluster_files(role: str = "client", profile: str | None = None) -> list[Path
     return sorted((files.user_dir() / "clusters").glob(f"{profile or '*'}/*/{role}.json"))
 
 
-def _is_held(tunnel: str) -> bool:
+def tunnel_is_held(tunnel: str) -> bool:
     """Say whether the process lives that a tunnel's folder is named after (see ``net.tunnel``)."""
     pid, _, rest = os.path.basename(tunnel).partition(".")[2].partition(".")
     started = files.process_start(int(pid)) if pid.isdigit() else None

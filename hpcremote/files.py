@@ -89,7 +89,7 @@ def available(kind: str) -> dict[str, Traversable]:
     found: dict[str, Traversable] = {}
     for folder in search_path(kind):
         for file in _entries(folder):
-            if file.name.endswith(".yaml"):
+            if file.name.endswith(".yaml") and file.is_file():
                 found.setdefault(file.name.removesuffix(".yaml"), file)
     return dict(sorted(found.items()))
 

@@ -278,7 +278,10 @@ def load(name_or_path: str | os.PathLike[str], overrides: Mapping[str, Any] | No
         file: Traversable = Path(name).expanduser()
         name = Path(name).stem
         if not file.is_file():
-            raise ProfileError(f"there is no profile file {file}")
+            there = file.is_dir()
+            raise ProfileError(
+                f"{file} is a folder, and no profile" if there else f"there is no profile file {file}"
+            )
     else:
         file = _search(name)
     known = keys()

@@ -201,3 +201,11 @@ def test_what_is_wrong_with_the_controllers_job_is_named(mine: Path, part: str, 
     (mine / "lab.yaml").write_text(f"controller_job: {part}\n")
     with pytest.raises(ProfileError, match=re.escape(said)):
         profile.load("lab")
+
+
+def test_a_folder_is_no_profile(mine: Path) -> None:
+    (mine / "odd.yaml").mkdir()
+    with pytest.raises(ProfileError, match=r"there is no profile 'odd'; there are: "):
+        profile.load("odd")
+    with pytest.raises(ProfileError, match=r"odd.yaml is a folder, and no profile"):
+        profile.load(mine / "odd.yaml")

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hpcremote.controller.events import Actions, Peer
-from hpcremote.controller.roster import BY_SCHEDULER, Engine, Roster
+from hpcremote.controller.roster import BY_LAUNCHER, BY_SCHEDULER, Engine, Roster
 from hpcremote.controller.walltime import Term, Walltime
 from hpcremote.wire import messages as m
 from hpcremote.wire.walltime import FINAL, words
@@ -139,7 +139,7 @@ class Ending:
         """Ranks were sent what ends them, by their scheduler, or by their launcher after one died."""
         mates = self._roster.mates(set_id)
         if mates and len(mates) < mates[0].info.size:
-            self._stops[set_id] = (self._actions.now, f"its MPI launcher has ended it ({_name(number)})")
+            self._stops[set_id] = (self._actions.now, f"{BY_LAUNCHER} ({_name(number)})")
         elif mates:
             left = min(self._walltime.left(set_id), KILL_WAIT)
             self._stops[set_id] = (

@@ -5,8 +5,9 @@
     an engine of a job goes ──▶ amended(): held ──Inquire──▶ (the shell asks, in a thread)
     ──Inquired──▶ told(): all that were held go, with the job's end as a part of their cause
 
-An engine that said why it leaves is not held, unless that is its scheduler; nor is one when the cluster ends.
-that lasts a second as a rule, and never longer than :data:`PATIENCE`.
+An engine that said why it leaves is not held, unless that is its scheduler, or its MPI launcher, which the
+scheduler may have told to; nor is one when the cluster ends.
+That lasts a second as a rule, and never longer than :data:`PATIENCE`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from hpcremote.controller.events import Actions, Inquire, Inquired, Lost, Peer
-from hpcremote.controller.roster import BY_SCHEDULER, Roster
+from hpcremote.controller.roster import BY_LAUNCHER, BY_SCHEDULER, Roster
 
 #: How long the scheduler may take to answer, in seconds.
 PATIENCE = 10.0
@@ -96,7 +97,9 @@ class Inquests:
 
     def _job_of(self, peer: Peer) -> str:
         engine = self._roster.by_peer(peer)
-        if engine is None or (engine.leaving and BY_SCHEDULER not in engine.leaving):
+        if engine is None:
+            return ""
+        if engine.leaving and not engine.leaving.startswith((BY_SCHEDULER, BY_LAUNCHER)):
             return ""
         group = self._roster.group(engine.info.set_id)
         return group.job if group is not None else ""

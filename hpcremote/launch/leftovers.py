@@ -1,4 +1,4 @@
-"""Sockets and shared memory whose controller was killed and whose cluster's folder is gone, too."""
+"""What nobody owns any more: sockets and shared memory of dead controllers, tunnels of dead clients."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ import socket
 from pathlib import Path
 
 from hpcremote import files
+from hpcremote.connection import tunnel_is_held
 
 _UID = re.compile(r"[0-9a-f]{16}")
 
 
 def orphans(runtime: Path) -> list[Path]:
-    """Return what no living controller listens behind, in the folder of sockets and in shared memory.
+    """Return what no living controller listens behind, and folders of tunnels that no living process holds.
 
     A controller is named by the first 16 digits of its uid: ``<uid>.sock`` and the folder ``<uid>``
     beside it; its folder in shared memory carries 12 of them.
@@ -26,7 +27,8 @@ def orphans(runtime: Path) -> list[Path]:
         found += [runtime / f"{uid}.sock", runtime / uid]
         if (shm := files.shm_dir(uid)) is not None:
             found.append(shm)
-    return [path for path in found if path.exists()]
+    tunnels = sorted(path for path in runtime.glob("tun.*") if not tunnel_is_held(str(path)))
+    return [path for path in [*found, *tunnels] if path.exists()]
 
 
 def _is_dead(path: Path) -> bool:

@@ -15,9 +15,11 @@ from pathlib import Path
 
 from hpcremote.errors import LaunchError
 from hpcremote.launch import text
+from hpcremote.launch.process import how_it_ended
 from hpcremote.launch.spec import Flavour, Launcher, Program
 
-_ASK_SECONDS = 20.0
+#: Seconds that an mpiexec has to tell its version, and that Python has to load the MPI library.
+_VERSION_SECONDS, _LOAD_SECONDS = 10.0, 20.0
 #: Run by the engines' Python, so that it finds what they find; MPI_Init is not called.
 _PROBE = """
 import mpi4py
@@ -65,9 +67,13 @@ def identify(launcher: Launcher, path: str, chosen: str, env: Mapping[str, str])
     """
     lines = launcher.program.version if launcher.program else ()
     asked = text.command(lines, {"program": path})
-    code, said = _ask(asked, env)
+    code, said = _ask(asked, env, _VERSION_SECONDS)
     if code != 0:
-        raise LaunchError(f"{text.shown(asked)} fails ({code}): {text.tail(said, 3) or 'and says nothing'}")
+        words = text.tail(said, 3)
+        raise LaunchError(
+            f"{text.shown(asked)} {_how(code)}{': ' if words else ''}{words}; "
+            "`mpiexec:` in the profile names another one"
+        )
     flavours = _allowed(launcher, chosen)
     flavour, version = text.recognise(flavours, said) or (flavours[0], "")
     return Starter(path, flavour, version)
@@ -114,7 +120,12 @@ def _by_search(program: Program, python: str, env: Mapping[str, str]) -> str | N
     return None
 
 
-def _ask(words: Sequence[str], env: Mapping[str, str]) -> tuple[int | str, str]:
+def _how(code: int | str) -> str:
+    return code if isinstance(code, str) else f"fails ({how_it_ended(code)})"
+
+
+def _ask(words: Sequence[str], env: Mapping[str, str], seconds: float) -> tuple[int | str, str]:
+    """Return a command's exit code, or why it has none, and what it said."""
     try:
         asked = subprocess.run(
             words,
@@ -122,13 +133,13 @@ def _ask(words: Sequence[str], env: Mapping[str, str]) -> tuple[int | str, str]:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            timeout=_ASK_SECONDS,
+            timeout=seconds,
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return f"no answer in {_ASK_SECONDS:.0f} s", ""
+        return f"did not answer within {seconds:g} s", ""
     except OSError as error:
-        return str(error.strerror), ""
+        return f"cannot be run ({error.strerror})", ""
     return asked.returncode, asked.stdout.decode(errors="replace")
 
 
@@ -143,9 +154,9 @@ class Library:
 
 def look(python: str, env: Mapping[str, str]) -> Library:
     """Return the MPI library that *python* loads by mpi4py."""
-    code, said = _ask([python, "-c", _PROBE], env)
+    code, said = _ask([python, "-c", _PROBE], env, _LOAD_SECONDS)
     if code != 0:
-        return Library(trouble=f"{python} cannot load MPI by mpi4py: {text.tail(said, 1)}")
+        return Library(trouble=f"{python} cannot load MPI by mpi4py: {text.tail(said, 1) or _how(code)}")
     path, _, version = said.partition("\n")
     return Library(version.strip("\0 \n"), path)
 

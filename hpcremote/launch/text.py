@@ -131,8 +131,9 @@ def mismatch(flavours: Sequence[Flavour], program: tuple[str, str, str], said: s
         return ""
     remedy = f"; or install the library that fits it ({fits})" if (fits := _install(flavours, name)) else ""
     return (
-        f"mpiexec is {name} {version} ({where}) but mpi4py loads {loaded} ({path or 'path unknown'}): "
-        f"the two do not work together. Name the mpiexec of that library (mpiexec: /path/to/mpiexec){remedy}"
+        f"mpiexec is {f'{name} {version}'.strip()} ({where}) but mpi4py loads {loaded} "
+        f"({path or 'path unknown'}): the two do not work together. Name the mpiexec of that library "
+        f"(mpiexec: /path/to/mpiexec){remedy}"
     )
 
 

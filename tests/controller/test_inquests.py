@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from hpcremote.controller.events import Arrived, Inquire, Inquired, Lost, Opened, Relaunch, Send, Tick
 from hpcremote.controller.inquests import FRESH, PATIENCE
 from hpcremote.controller.machine import Controller
-from hpcremote.controller.roster import BY_SCHEDULER
+from hpcremote.controller.roster import BY_LAUNCHER, BY_SCHEDULER
 from hpcremote.wire import messages as m
 
 WORDS = "job 7 (slurm) has ended: it was cancelled"
@@ -124,6 +126,16 @@ def test_a_call_that_was_interrupted_because_the_scheduler_ends_the_engine_is_lo
     (lost,) = results(controller.handle(Inquired("job", WORDS), 3.5))
     assert (lost.engine, lost.status) == (0, "lost")
     assert WORDS in lost.err
+
+
+@pytest.mark.parametrize("known", [WORDS, ""])
+def test_an_engine_that_its_launcher_has_ended_may_have_been_so_for_the_scheduler(known: str) -> None:
+    """Also where a rank had died before: its launcher goes on then, and is told by the scheduler alone."""
+    controller = controller_with("job")
+    controller.roster.engines[0].leaving = f"{BY_LAUNCHER} (SIGTERM)"
+    assert not went(controller.handle(Lost("a"), 1.0))
+    (lost,) = went(controller.handle(Inquired("job", known), 1.5))
+    assert lost.cause == "; ".join(filter(None, [f"{BY_LAUNCHER} (SIGTERM)", known]))
 
 
 def results(actions: list[object]) -> list[m.Result]:

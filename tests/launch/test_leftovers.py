@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 
 import pytest
@@ -50,3 +51,14 @@ def test_other_names_are_not_touched(uid, tmp_path):
     (tmp_path / "ABCDEF0123456789.sock").write_text("")
     (tmp_path / uid[:16]).mkdir()  # without a socket nothing can be known
     assert leftovers.orphans(tmp_path) == []
+
+
+def test_what_a_dead_client_left_of_its_tunnel_is_found(tmp_path):
+    ticks = files.process_start(os.getpid())
+    living, dead = tmp_path / f"tun.{os.getpid()}.{ticks}.0", tmp_path / f"tun.{os.getpid()}.1.0"
+    for folder in (living, dead):
+        folder.mkdir()
+        (folder / "control").touch()
+    assert leftovers.orphans(tmp_path) == [dead]
+    leftovers.remove(dead)
+    assert list(tmp_path.iterdir()) == [living]

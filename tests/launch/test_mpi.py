@@ -100,9 +100,9 @@ def test_the_profile_may_say_which_flavour_it_is(fake):
 
 def test_a_broken_mpiexec_is_quoted(fake):
     path = fake("a", "error while loading shared libraries: libx.so", code=127)
-    with pytest.raises(LaunchError, match=r"mpiexec --version fails \(127\): error while loading"):
+    with pytest.raises(LaunchError, match=r"mpiexec --version fails \(exit code 127\): error while"):
         mpi.identify(LAUNCHER, path, "auto", dict(os.environ))
-    with pytest.raises(LaunchError, match=r"fails \(Exec format error|fails \(No such file"):
+    with pytest.raises(LaunchError, match=r"cannot be run \((Exec format error|No such file)"):
         mpi.identify(LAUNCHER, str(Path(path).with_name("none")), "auto", dict(os.environ))
 
 
@@ -133,3 +133,13 @@ def test_no_mpi_library_at_all(fake, tmp_path):
     assert library.trouble == f"{python} cannot load MPI by mpi4py: RuntimeError: cannot load MPI library"
     starter = mpi.identify(LAUNCHER, fake("a", "mpiexec (Open MPI) 4.1.4"), "auto", dict(os.environ))
     assert mpi.why_lonely(LAUNCHER, starter, library) == library.trouble
+
+
+def test_an_mpiexec_that_hangs_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(mpi, "_VERSION_SECONDS", 0.2)
+    path = tmp_path / "mpiexec"
+    path.write_text("#!/bin/sh\nexec sleep 1000\n")
+    path.chmod(0o755)
+    said = r"mpiexec --version did not answer within 0.2 s; `mpiexec:` in the profile names another one"
+    with pytest.raises(LaunchError, match=said):
+        mpi.identify(catalog.load("mpiexec"), str(path), "auto", os.environ)

@@ -36,4 +36,4 @@ def test_a_set_on_other_hosts_comes_and_goes(ssh: Ssh, tmp_path: Path) -> None:
     done = hosts.head.run([sys.executable, "-c", _SESSION], cwd=tmp_path, seconds=110)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.splitlines() == ["['node1', 'node2'] [2, 2]", "[0, 1] [2, 2]"]
-    eventually(lambda: not any(host.processes("hpcremote") for host in hosts), why="something is left")
+    eventually(lambda: not any(host.processes("-m hpcremote") for host in hosts), why="something is left")

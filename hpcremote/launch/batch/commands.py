@@ -14,6 +14,7 @@ from hpcremote.launch import text
 from hpcremote.launch.batch import reading
 from hpcremote.launch.batch.reading import End, Seen
 from hpcremote.launch.batch.scheduler import Scheduler
+from hpcremote.launch.process import how_it_ended
 
 #: Seconds that a scheduler has to answer: busy ones take long, and are not asked more often for that.
 PATIENCE = 60.0
@@ -67,7 +68,7 @@ def status(scheduler: Scheduler, ids: Sequence[str]) -> dict[str, Seen]:
     words = text.command(how.command, _about(ids))
     said = run(words)
     if said.code != 0 and not (how.unknown and how.unknown.search(said.all)):
-        raise LaunchError(f"{words[0]} fails ({said.code}): {text.tail(said.all, 2) or 'and says nothing'}")
+        raise _failure(words[0], said)
     found = {job: seen for job, seen in reading.rows(how, said.out).items() if job in ids}
     return {job: _with_reason(scheduler, job, seen) for job, seen in found.items()}
 
@@ -101,7 +102,12 @@ def cancel(scheduler: Scheduler, ids: Sequence[str]) -> None:
     words = text.command(scheduler.cancel, _about(ids))
     said = run(words)
     if said.code != 0 and not (scheduler.absent and scheduler.absent.search(said.all)):
-        raise LaunchError(f"{shlex.join(words)} fails ({said.code}): {text.tail(said.all, 2)}")
+        raise _failure(shlex.join(words), said)
+
+
+def _failure(command: str, said: Said) -> LaunchError:
+    words = text.tail(said.all, 2)
+    return LaunchError(f"{command} fails ({how_it_ended(said.code)}){': ' if words else ''}{words}")
 
 
 def _about(ids: Sequence[str]) -> text.Values:
