@@ -107,6 +107,7 @@ class Client(Strict, Sets, Ends, Calls):
         self.tunnel = through(sshserver, sshkey, ssh) if sshserver else None
         self.link = link or connect(info, profile, cluster_id, timeout, self.tunnel)
         self._memory = Memory(self.link.uid)
+        self._keep = self._memory.landed  # one bound method for all calls
         self.journal = Journal()
         self._abandon = weakref.finalize(self, self.link.abandon)
         self._abandon.atexit = False  # the link closes itself then
@@ -270,7 +271,7 @@ class Client(Strict, Sets, Ends, Calls):
             label=terms.label or None,
             targets=ids,
             engines=link.engines,
-            keep=self._memory.landed,
+            keep=self._keep,
         )
         flight.call = link.submit(
             ids,

@@ -37,6 +37,7 @@ from hpcremote.wire.payload import BIG, to_part
 EAGER = 4
 #: A client with this many results outstanding waits before it sends more, so that memory is bounded.
 MAX_OPEN = 50_000
+_UNGUARDED = nullcontext()
 
 
 class Link(Requests):
@@ -162,7 +163,7 @@ class Link(Requests):
         blobs = [part.blob for part in parts if part.blob]
         at_once = session.open < EAGER or bool(frames or blobs)
         # What is only posted needs no protection from Ctrl-C: the call is withdrawn then.
-        with deferred_interrupts() if at_once else nullcontext(), self._lock:
+        with deferred_interrupts() if at_once else _UNGUARDED, self._lock:
             number = session.number()
             try:
                 messages = session.call(number, targets, op, parts, function, terms, sink)

@@ -63,11 +63,6 @@ PLAIN = Terms()
 Delivery = tuple[Callable[..., object], tuple[Any, ...]]
 
 
-#: A call that has not been answered by all its targets: who takes the results, and the targets that owe one
-#: (a set that shrinks; of a call on one engine, its targets as they came).
-OpenCall = tuple[Sink, "set[int] | Sequence[int]"]
-
-
 class Answer(NamedTuple):
     """What a request got."""
 
@@ -86,7 +81,10 @@ class Session:
     open: int = 0  # results that are still to come
     on_hanging: Callable[[m.Hanging, str], object] = lambda message, name: None
     on_time_left: Callable[[m.TimeLeft], object] = lambda message: None
-    _calls: dict[int, OpenCall] = field(default_factory=dict)
+    # Of the calls that have not been answered by all their targets. Two dictionaries and not a pair for each:
+    # the garbage collector looks at every pair, and there may be many calls.
+    _sinks: dict[int, Sink] = field(default_factory=dict)
+    _owing: dict[int, set[int] | Sequence[int]] = field(default_factory=dict)  # a set shrinks
     _numbers: int = 0
     _known: dict[str, set[bytes]] = field(default_factory=dict)
     _definitions: OrderedDict[bytes, bytes] = field(default_factory=OrderedDict)
@@ -135,7 +133,8 @@ class Session:
             digest = function.digest
             out += self._define(targets, function)
         count = len(targets)
-        self._calls[call] = (sink, targets if count == 1 else set(targets))
+        self._sinks[call] = sink
+        self._owing[call] = targets if count == 1 else set(targets)
         self.open += count
         out.append(m.Call(call, compact(targets), op, digest, parts, *terms))
         return out
@@ -165,8 +164,8 @@ class Session:
 
     def withdraw(self, call: int) -> None:
         """Forget a call that could not be sent."""
-        if opened := self._calls.pop(call, None):
-            self.open -= len(opened[1])
+        if self._sinks.pop(call, None) is not None:
+            self.open -= len(self._owing.pop(call))
 
     def request(self) -> int:
         """Open a request and return its number."""
@@ -192,12 +191,12 @@ class Session:
             sink = self.landed(message)
             return [(sink.on_result, (message, frames))] if sink is not None else [], []
         if type(message) is m.Output:
-            opened = self._calls.get(message.call)
-            return [(opened[0].on_output, (message,))] if opened else [], []
+            sink = self._sinks.get(message.call)
+            return [(sink.on_output, (message,))] if sink is not None else [], []
         if isinstance(message, m.Hanging):
-            opened = self._calls.get(message.call)
-            name = getattr(opened[0], "name", "a call") if opened else ""
-            return [(self.on_hanging, (message, name))] if opened else [], []
+            sink = self._sinks.get(message.call)
+            name = getattr(sink, "name", "a call")
+            return [(self.on_hanging, (message, name))] if sink is not None else [], []
         if isinstance(message, m.TimeLeft):
             return [(self.on_time_left, (message,))], []
         if isinstance(message, m.Engines):
@@ -215,18 +214,17 @@ class Session:
 
     def landed(self, result: m.Result) -> Sink | None:
         """Strike off a result that came; return who takes it, or None if nobody waits for it."""
-        opened = self._calls.get(result.call)
-        if opened is None:
-            return None
-        sink, waiting = opened
-        if result.engine not in waiting:
+        call = result.call
+        owing = self._owing.get(call)
+        if owing is None or result.engine not in owing:
             return None
         self.open -= 1
-        if len(waiting) == 1:
-            del self._calls[result.call]
-        elif isinstance(waiting, set):
-            waiting.discard(result.engine)
-        return sink
+        if len(owing) == 1:
+            del self._owing[call]
+            return self._sinks.pop(call)
+        if isinstance(owing, set):
+            owing.discard(result.engine)
+        return self._sinks[call]
 
     def change(self, changes: Sequence[m.Engines]) -> None:
         """Take in who came and went; all at once, because each time costs as much as there are engines."""
@@ -254,7 +252,7 @@ class Session:
 
     def fail_all(self, error: HPCRemoteError) -> list[Delivery]:
         """The connection ended: close every call."""
-        calls, self._calls = self._calls, {}
+        sinks, self._sinks, self._owing = self._sinks, {}, {}
         self.open = 0
         self.engines = {}
-        return [(sink.on_lost, (error,)) for sink, _ in calls.values()]
+        return [(sink.on_lost, (error,)) for sink in sinks.values()]

@@ -23,7 +23,7 @@ class Absent:
 
     def due(self) -> float | None:
         """Return when the next one has been away for too long, or None."""
-        return min(self._until.values(), default=None)
+        return min(self._until.values()) if self._until else None
 
     def left(self, peer: Peer, name: str) -> None:
         """A client's connection broke."""

@@ -305,6 +305,8 @@ class Agents:
 
     def due(self) -> float | None:
         """Return when somebody has waited long enough, or None."""
+        if not self._wishes and not self._held:  # asked at every turn
+            return None
         times = [wish.until for wish in self._wishes.values()]
         if self._held:
             times.append(self._soonest)

@@ -136,7 +136,7 @@ class Calls:
         """Number a call and put it into every target's queue."""
         client = self.clients[peer]
         named = _expand(call.targets)
-        targets = list(dict.fromkeys(named))
+        targets = named if len(named) == 1 else list(dict.fromkeys(named))
         parts = call.parts
         if call.call in client.works:
             self._complain(client, f"sent another call {call.call} while that one is open: ignored")
@@ -162,7 +162,8 @@ class Calls:
             for part, target in zip(parts, targets, strict=True):
                 self._dispatch(client, work, (target,), call, part, frames[at : at + part.nframes])
                 at += part.nframes
-        self._settle(work)
+        if not work.waiting:
+            self._settle(work)
 
     def _number(self) -> int:
         self._seq += 1
@@ -243,7 +244,7 @@ class Calls:
         """Hand an outcome on to the client."""
         engine = self._roster.by_peer(peer)
         work = engine.runs.get(done.seq) if engine else None
-        if engine is None or work is None or self._is_cut_short(engine, work, done):
+        if engine is None or work is None or (engine.leaving and self._is_cut_short(engine, work, done)):
             self._actions.unlink(done.part.blob)
             return
         del engine.runs[done.seq]
@@ -269,7 +270,8 @@ class Calls:
             self._actions.unlink(done.part.blob)
         if work.hear is not None:
             work.hear(engine, done)
-        self._settle(work)
+        if not work.waiting:
+            self._settle(work)
 
     @staticmethod
     def _is_cut_short(engine: Engine, work: Work, done: m.Done) -> bool:

@@ -82,12 +82,16 @@ class Inquests:
 
     def given_up(self) -> list[Lost]:
         """Return the ends that have waited for long enough."""
+        if not self._open:
+            return []
         now = self._actions.now
         late = [one for one in self._open.values() if one.words is None and (self.ending or now >= one.until)]
         return [lost for one in late for lost in self._close(one, "")]
 
     def due(self) -> float | None:
         """Return when somebody has waited long enough, or None."""
+        if not self._open:  # asked at every turn
+            return None
         return min((one.until for one in self._open.values() if one.words is None), default=None)
 
     def _close(self, found: Inquest, words: str) -> list[Lost]:

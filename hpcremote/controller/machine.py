@@ -92,6 +92,9 @@ class Controller:
         self._closing = Closing(
             self.roster, self._ending, (self._restarting, self._inquests), self._actions, grace
         )
+        self._timed = (
+            self._calls, self.agents, self._watchdog, self._absent, self._ending, self._inquests, self._closing,
+        )  # fmt: skip
         self._on_client, self._on_engine = self._handlers()
 
     def _handlers(self) -> tuple[Handlers, Handlers]:
@@ -118,10 +121,19 @@ class Controller:
 
     def handle(self, event: Event, now: float) -> list[Action]:
         """Take in one event at time *now* and return what has to be done, in order."""
-        if type(event) is Arrived:
-            return self.receive(event.peer, event.message, event.frames, now)
+        self.take_in(event, now)
+        if self._calls.awaited:
+            self._calls.give_up_definitions(now)
+        self._do_what_is_due()
+        self._closing.check()
+        return self._actions.take()
+
+    def take_in(self, event: Event, now: float) -> None:
+        """Take in one event of several; :meth:`handle` has to follow, with the last one or a Tick."""
         self._now = self._actions.now = now
-        if type(event) is Opened:
+        if type(event) is Arrived:
+            self._arrived(event.peer, event.message, event.frames)
+        elif type(event) is Opened:
             self.strangers[event.peer] = Stranger(event.role, event.local)
         elif type(event) is Lost:
             self._lost(event)
@@ -137,30 +149,16 @@ class Controller:
                 self._absent.back(event.peer, client.name)
             else:
                 self.agents.rejoined(self.roster.uid_of(event.peer))
-        self._calls.give_up_definitions(self._now)
-        self._do_what_is_due()
-        self._closing.check()
-        return self._actions.take()
 
-    def receive(self, peer: Peer, message: m.AnyMessage, frames: Sequence[Frame], now: float) -> list[Action]:
-        """Take in a message; the same as to handle :class:`Arrived`."""
+    def receive(self, peer: Peer, message: m.AnyMessage, frames: Sequence[Frame], now: float) -> None:
+        """Take in a message; the same as to take in :class:`Arrived`."""
         self._now = self._actions.now = now
         self._arrived(peer, message, frames)
-        if self._calls.awaited:
-            self._calls.give_up_definitions(now)
-        self._do_what_is_due()
-        if self._closing.due() is not None:
-            self._closing.check()
-        return self._actions.take()
 
     def deadline(self) -> float | None:
         """Return when a Tick is due, or None."""
-        parts = (
-            *(self._calls, self.agents, self._watchdog, self._absent, self._ending, self._inquests),
-            self._closing,
-        )
-        times = (part.due() for part in parts)
-        return min((time for time in times if time is not None), default=None)
+        times = [due for part in self._timed if (due := part.due()) is not None]
+        return min(times, default=None)
 
     def end(self, reason: str, now: float) -> list[Action]:
         """Begin to end everything: engines first, for at most ``grace`` seconds."""

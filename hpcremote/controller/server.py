@@ -50,6 +50,7 @@ _READ = 65_536
 ENDED_BY_OTHERS = (SILENT, "terminated by SIGTERM")
 #: Longer lines of the log are cut.
 LINE = 4_000
+_TICK = Tick()
 
 
 class Server:
@@ -83,7 +84,7 @@ class Server:
         self._words = words
         self._signal = ""
         self._done = False
-        self._outbox: dict[Peer, list[Parcel]] = {}
+        self._outbox: dict[Peer, list[Parcel] | tuple[Parcel, ...]] = {}
         self._complaints = RateLimit()
         self._relaunches = Relaunches(relauncher, lambda: os.write(hub.wake_fd, b"\0"))
         self._inquiries = Inquiries(inquirer, lambda: os.write(hub.wake_fd, b"\0"))
@@ -102,26 +103,17 @@ class Server:
         timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
         happened = self._hub.poll(timeout)
         now = time.monotonic()
-        went: list[Peer] = []
-        for happening in happened:
-            if type(happening) is Went:
-                went.append(happening.peer)
-            else:
-                self._take_in(happening, now)
-        if went:
-            for lost in self._departures(went):
-                self._take_in(lost, now)
-        outcomes: list[Event] = [*self._relaunches.ended(), *self._inquiries.ended()]
-        for outcome in outcomes:
-            self._carry_out(self._machine.handle(outcome, now))
+        if went := self._take_in(happened, now):
+            self._take_in(self._departures(went), now)
+        self._take_in([*self._relaunches.ended(), *self._inquiries.ended()], now)
         if self._signal:
             name, self._signal = self._signal, ""
             if self._in_job and name == "SIGTERM":
                 self._carry_out(self._machine.told_to_end(signal.SIGTERM, now))
             else:
                 self._carry_out(self._machine.end(f"{name} received", now))
-        elif not happened:
-            self._carry_out(self._machine.handle(Tick(), now))
+        else:
+            self._carry_out(self._machine.handle(_TICK, now))  # once for all that has happened
         self._flush()
 
     def _take_signals(self) -> None:
@@ -132,16 +124,22 @@ class Server:
             signal.signal(number, note)
         signal.set_wakeup_fd(self._hub.wake_fd, warn_on_full_buffer=False)
 
-    def _take_in(self, what: Happening | Lost, now: float) -> None:
-        try:
-            if type(what) is Got:
-                actions = self._machine.receive(what.peer, what.message, what.frames, now)
-            else:
-                actions = self._machine.handle(_event(what), now)
-            self._carry_out(actions)
-        except Exception:  # noqa: BLE001 - it is logged, and
-            # one peer's odd message must not end everybody's cluster.
-            _log.exception("the controller could not handle %r", type(what).__name__)
+    def _take_in(self, happened: Iterable[Happening | Event], now: float) -> list[Peer]:
+        """Let the machine have what has happened, but for departures: return who went."""
+        receive, take_in = self._machine.receive, self._machine.take_in
+        went: list[Peer] = []
+        for what in happened:
+            try:
+                if type(what) is Got:
+                    receive(what.peer, what.message, what.frames, now)
+                elif type(what) is Went:
+                    went.append(what.peer)
+                else:
+                    take_in(_event(what), now)
+            except Exception:  # noqa: BLE001 - it is logged, and
+                # one peer's odd message must not end everybody's cluster.
+                _log.exception("the controller could not handle %r", type(what).__name__)
+        return went
 
     def _departures(self, peers: Sequence[Peer]) -> list[Lost]:
         """Return who went. Those who say why come first: an MPI launcher then killed the others."""
@@ -150,24 +148,38 @@ class Server:
 
     def _carry_out(self, actions: Iterable[Action]) -> None:
         outbox = self._outbox
+        shared: tuple[Parcel, ...] = ()
+        message, frames = None, None
         for action in actions:
-            if type(action) is Send:
-                peer: Peer = action.peer  # type: ignore[assignment]  # the machine does not look into it
-                if peer in outbox:
-                    outbox[peer].append((action.message, action.frames))
-                else:
-                    outbox[peer] = [(action.message, action.frames)]
-            elif isinstance(action, Log):
-                self._say(action)
-            elif isinstance(action, Unlink):
-                remove_blob(self._shm, action.blob)
-            elif isinstance(action, (Relaunch, Back, Inquire)):
-                self._have_done(action)
-            elif isinstance(action, Forget):
-                self._hub.forget(cast("Peer", action.peer))
-            elif isinstance(action, End):
-                _log.info("ended: %s", action.reason)
-                self._done = True
+            if type(action) is not Send:
+                self._do(action)
+                continue
+            peer: Peer = action.peer  # type: ignore[assignment]  # the machine does not look into it
+            waiting = outbox.get(peer)
+            if waiting is None:
+                # The same to many, one after the other, is one tuple: one look is enough then (net/relay.py).
+                if action.message is not message or action.frames is not frames:
+                    message, frames = action.message, action.frames
+                    shared = ((message, frames),)
+                outbox[peer] = shared
+            elif type(waiting) is list:
+                waiting.append((action.message, action.frames))
+            else:
+                outbox[peer] = [*waiting, (action.message, action.frames)]
+
+    def _do(self, action: Action) -> None:
+        """Carry out what is not to be sent."""
+        if isinstance(action, Log):
+            self._say(action)
+        elif isinstance(action, Unlink):
+            remove_blob(self._shm, action.blob)
+        elif isinstance(action, (Relaunch, Back, Inquire)):
+            self._have_done(action)
+        elif isinstance(action, Forget):
+            self._hub.forget(cast("Peer", action.peer))
+        elif isinstance(action, End):
+            _log.info("ended: %s", action.reason)
+            self._done = True
 
     def _have_done(self, order: Relaunch | Back | Inquire) -> None:
         """Others do this, in threads."""
@@ -217,14 +229,14 @@ class Server:
         return cause_of(errors), "\n".join(filter(None, written))
 
 
-def _event(what: Happening | Lost) -> Event:
+def _event(what: Happening | Event) -> Event:
     if isinstance(what, Came):
         return Opened(what.peer, what.role, what.local)
     if isinstance(what, happenings.Severed):
         return Severed(what.peer)
     if isinstance(what, happenings.Rejoined):
         return Rejoined(what.peer)
-    return cast("Lost", what)
+    return cast("Event", what)
 
 
 def _tail(path: Path) -> str | None:

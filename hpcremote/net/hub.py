@@ -36,7 +36,7 @@ from hpcremote.net.connect import LOCAL
 from hpcremote.net.happenings import Came, Got, Happening, Peer, Went
 from hpcremote.net.keys import ZAP_ENDPOINT, Admission, KeyPair, RateLimit
 from hpcremote.net.locals import Locals
-from hpcremote.net.relay import Lanes, parcel_out
+from hpcremote.net.relay import Lanes
 from hpcremote.net.sockets import NOBLOCK, NOBLOCK_MORE, ZERO_COPY, more, readable, remote_router, send
 from hpcremote.wire.frames import Frame, FrameError, Parcel, unpack
 from hpcremote.wire.lanes import is_bundle
@@ -284,7 +284,7 @@ class Hub:
 
     def send_all(self, outbox: Iterable[tuple[Peer, Sequence[Parcel]]]) -> None:
         """Send a batch to each of these peers, to those of one connection together."""
-        for peer, frames in parcel_out(self._lanes.departing(outbox)):
+        for peer, frames in self._lanes.parcel_out(outbox):
             self._send(peer, frames)
 
     def _send(self, peer: Peer, frames: Sequence[Frame]) -> None:
@@ -307,7 +307,9 @@ class Hub:
     @property
     def stalled(self) -> list[Peer]:
         """Local peers that do not read, and for which very much waits (remote ones lose their heartbeat)."""
-        return [Peer(True, name) for name in self._locals.stalled] if self._locals is not None else []
+        if self._locals is None or not self._locals.stalled:
+            return []
+        return [Peer(True, name) for name in self._locals.stalled]
 
     def forget(self, peer: Peer) -> None:
         """Do not wait for a severed peer any more."""

@@ -41,6 +41,36 @@ class Lane:
     session: s.Session[Sequence[Parcel]] | None = None
 
 
+class Bundle:
+    """What goes to the lanes of one connection.
+
+    Args:
+        carrier: the connection.
+
+    Attributes:
+        entries: lanes and the batch that is for them, by which objects it is made of.
+    """
+
+    def __init__(self, carrier: Peer) -> None:
+        self.carrier = carrier
+        self.entries: dict[tuple[int, ...], tuple[list[int], list[Frame]]] = {}
+
+    def lanes_of(self, parcels: Sequence[Parcel], packed: dict[tuple[int, ...], list[Frame]]) -> list[int]:
+        """Return the lanes that these parcels are for, to be added to. *packed*: what others have packed."""
+        if len(parcels) == 1:
+            message, frames = parcels[0]
+            key: tuple[int, ...] = (id(message), id(frames))
+        else:
+            key = tuple([id(one) for parcel in parcels for one in parcel])
+        entry = self.entries.get(key)
+        if entry is None:
+            batch = packed.get(key)
+            if batch is None:
+                batch = packed[key] = pack(parcels)
+            entry = self.entries[key] = ([], batch)
+        return entry[0]
+
+
 class Lanes:
     """The lanes of all connections.
 
@@ -91,17 +121,20 @@ class Lanes:
         share: Sequence[Any],
         happened: list[Happening],
     ) -> None:
-        found = [lanes[number] for number in numbers if number in lanes]
-        size = sum(map(len, share))
-        for lane in found:
-            if lane is not None and lane.session is not None and lane.session.take(size) and lane.route:
+        size = sum(map(len, share)) if share else 0
+        senders = []
+        unopened = False
+        for number in numbers:
+            lane = lanes.get(number)
+            if lane is None:
+                unopened = unopened or number not in lanes
+                continue
+            senders.append(lane.peer)
+            if lane.session is not None and lane.session.take(size) and lane.route:
                 self.answers.append((lane.route, [lane.session.ack()]))
-        parcels = unpack(batch, share)
-        for lane in found:
-            if lane is not None:
-                for message, payload in parcels:
-                    happened.append(Got(lane.peer, message, payload))
-        if len(found) < len(numbers):
+        for message, payload in unpack(batch, share):
+            happened += [Got(peer, message, payload) for peer in senders]
+        if unopened:
             raise FrameError("a message of a lane that has not been opened")
 
     def _hear(self, route: Peer, role: str, word: s.Control, happened: list[Happening]) -> None:
@@ -152,18 +185,40 @@ class Lanes:
 
     # ------------------------------------------------------------ out
 
-    def departing(
+    def parcel_out(
         self, outbox: Iterable[tuple[Peer, Sequence[Parcel]]]
-    ) -> Iterator[tuple[Peer, Sequence[Parcel]]]:
-        """Yield what can be sent now, and the way that it goes; the rest waits, if its receiver may come."""
+    ) -> Iterator[tuple[Peer, list[Frame]]]:
+        """Yield one message for every connection that something can be sent by: a batch, or a bundle.
+
+        What is for a lane without a way waits, if its receiver may come. The same to several lanes (the same
+        objects, that is: nothing is compared) is one entry of a bundle.
+        """
+        bundles: dict[bytes, Bundle] = {}
+        packed: dict[tuple[int, ...], list[Frame]] = {}
+        latest: Sequence[Parcel] = ()
+        numbers: list[int] = []
+        way = b""
         for peer, parcels in outbox:
             if not peer.lane:
-                yield peer, parcels
-            elif lane := self._by_peer.get(peer):
-                if lane.session is not None:
-                    lane.session.add(parcels)
-                if lane.route is not None:
-                    yield lane.route, parcels
+                yield peer, pack(parcels)
+                continue
+            lane = self._by_peer.get(peer)
+            if lane is None:
+                continue
+            if lane.session is not None:
+                lane.session.add(parcels)
+            if lane.route is None:
+                continue
+            local, name, number = lane.route
+            # As a rule it is the same as before, for the next rank of a node.
+            if parcels is not latest or name is not way:
+                latest, way = parcels, name
+                if (found := bundles.get(name)) is None:
+                    found = bundles[name] = Bundle(Peer(local, name))
+                numbers = found.lanes_of(parcels, packed)
+            numbers.append(number)
+        for one in bundles.values():
+            yield one.carrier, bundle(one.entries.values())
 
     def take_answers(self) -> Iterator[tuple[Peer, list[Frame]]]:
         """Yield one bundle of answers for every connection that has some; they are given once."""
@@ -211,38 +266,3 @@ class Lanes:
         """Do not wait for this one any more."""
         if (lane := self._by_peer.pop(peer, None)) and self._by_uid.get(lane.uid) is lane:
             del self._by_uid[lane.uid]
-
-
-def parcel_out(
-    outbox: Iterable[tuple[Peer, Sequence[Parcel]]],
-) -> Iterator[tuple[Peer, list[Frame]]]:
-    """Yield one ZeroMQ message for every connection that something is for: a batch, or a bundle.
-
-    The same to several lanes (the same objects, that is: nothing is compared) is one entry.
-    """
-    entries: dict[Peer, dict[tuple[int, ...], tuple[list[int], list[Frame]]]] = {}
-    packed: dict[tuple[int, ...], list[Frame]] = {}
-    carriers: dict[tuple[bool, bytes], Peer] = {}
-    for peer, parcels in outbox:
-        if not peer.lane:
-            yield peer, pack(parcels)
-            continue
-        if len(parcels) == 1:
-            message, frames = parcels[0]
-            key: tuple[int, ...] = (id(message), id(frames))
-        else:
-            key = tuple([id(one) for parcel in parcels for one in parcel])
-        batch = packed.get(key)
-        if batch is None:
-            batch = packed[key] = pack(parcels)
-        carrier = carriers.get(peer[:2])
-        if carrier is None:
-            carrier = carriers[peer[:2]] = Peer(peer.local, peer.name)
-            entries[carrier] = {}
-        entry = entries[carrier].get(key)
-        if entry is None:
-            entries[carrier][key] = ([peer.lane], batch)
-        else:
-            entry[0].append(peer.lane)
-    for carrier, grouped in entries.items():
-        yield carrier, bundle(grouped.values())

@@ -49,7 +49,7 @@ def unpack(head: bytes, frames: Sequence[Frame] = _NO_FRAMES) -> list[Parcel]:
     Raises:
         FrameError: the bytes are not a batch, or the number of frames is not what the headers say.
     """
-    if head[:1] != _MAGIC:
+    if not len(head) or head[0] != PROTOCOL:
         raise FrameError(f"not a message of protocol {PROTOCOL}: begins with {bytes(head[:4])!r}")
     try:
         messages = _decode(memoryview(head)[1:])

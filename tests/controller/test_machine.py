@@ -26,9 +26,13 @@ class Bench:
         self.now = 0.0
         self.sent: dict[object, list[tuple[m.AnyMessage, object]]] = {}
         self.other: list[object] = []
+        self.together = False  # what comes is one turn's, which the next Tick ends
 
     def feed(self, event: object) -> None:
-        self.take(self.machine.handle(event, self.now))  # type: ignore[arg-type]
+        if self.together and not isinstance(event, Tick):
+            self.machine.take_in(event, self.now)  # type: ignore[arg-type]
+        else:
+            self.take(self.machine.handle(event, self.now))  # type: ignore[arg-type]
 
     def take(self, actions: list[object]) -> None:
         for action in actions:
@@ -277,6 +281,15 @@ class Ordering(RuleBasedStateMachine):
         self.bench.feed(Lost(client))
         self.owed = {key: rest for key, rest in self.owed.items() if key[0] != client}
 
+    @rule()
+    def begin_a_turn(self) -> None:
+        self.bench.together = True
+
+    @rule()
+    def end_a_turn(self) -> None:
+        self.bench.together = False
+        self.bench.feed(Tick())
+
     @invariant()
     def every_engine_has_common_calls_in_one_order(self) -> None:
         for name in self.names:
@@ -301,6 +314,7 @@ class Ordering(RuleBasedStateMachine):
                     assert engine in self.owed[peer, number]
 
     def teardown(self) -> None:
+        self.end_a_turn()
         for rank in range(4):
             while self.names[rank] in self.alive and self.done[self.names[rank]] < len(
                 self.bench.got(self.names[rank], m.Run)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hpcremote.net.happenings import Came, Got, Happening, Peer, Rejoined, Severed, Went
-from hpcremote.net.relay import Lanes, parcel_out
+from hpcremote.net.relay import Lanes
 from hpcremote.wire import messages as m
 from hpcremote.wire.frames import FrameError, pack, unpack
 from hpcremote.wire.lanes import bundle, unbundle
@@ -43,7 +43,7 @@ class Bench:
 
     def send(self, *peers: Peer, what: str) -> None:
         stop = m.Stop(what)
-        self._note(parcel_out(self.lanes.departing([(peer, [(stop, ())]) for peer in peers])))
+        self._note(self.lanes.parcel_out([(peer, [(stop, ())]) for peer in peers]))
 
     def _note(self, out: object) -> None:
         for carrier, (head, *frames) in out:  # type: ignore[attr-defined]
@@ -102,6 +102,22 @@ def test_who_was_given_up_begins_anew(bench: Bench) -> None:
     bench.taken()
     assert bench.say(NEW, ([1], Resume(UIDS[0], 5))) == [Came(Peer(*NEW[:2], 1), "engine", False)]
     assert bench.taken() == [(NEW, [1], Resumed(0, False))]
+
+
+def test_what_is_the_same_for_many_is_there_once(bench: Bench) -> None:
+    bench.say(OLD, ([1], Resume(UIDS[0])), ([2], Resume(UIDS[1])))
+    bench.say(NEW, ([1], Resume(UIDS[2])))
+    bench.taken()
+    first, second, other = Peer(*OLD[:2], 1), Peer(*OLD[:2], 2), Peer(*NEW[:2], 1)
+    alone, for_all = m.Stop("for one"), m.Stop("for all")
+    shared = ((for_all, ()),)
+    bench._note(
+        bench.lanes.parcel_out([(first, shared), (other, shared), (second, shared), (first, [(alone, ())])])
+    )
+    assert bench.taken() == [(OLD, [1, 2], "for all"), (OLD, [1], "for one"), (NEW, [1], "for all")]
+    bench.lanes.end(OLD)
+    bench.say(NEW, ([2], Resume(UIDS[0], 1)), ([3], Resume(UIDS[1])))
+    assert bench.taken()[1::2] == [(NEW, [2], "for one"), (NEW, [3], "for all")]
 
 
 def test_acks_go_both_ways(bench: Bench) -> None:
