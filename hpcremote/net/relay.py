@@ -132,8 +132,11 @@ class Lanes:
             senders.append(lane.peer)
             if lane.session is not None and lane.session.take(size) and lane.route:
                 self.answers.append((lane.route, [lane.session.ack()]))
-        for message, payload in unpack(batch, share):
-            happened += [Got(peer, message, payload) for peer in senders]
+        parcels = unpack(batch, share)
+        append = happened.append
+        for peer in senders:  # as a rule one message of one
+            for message, payload in parcels:
+                append(Got(peer, message, payload))
         if unopened:
             raise FrameError("a message of a lane that has not been opened")
 
