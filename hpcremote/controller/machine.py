@@ -93,7 +93,8 @@ class Controller:
             self.roster, self._ending, (self._restarting, self._inquests), self._actions, grace
         )
         self._timed = (
-            self._calls, self.agents, self._watchdog, self._absent, self._ending, self._inquests, self._closing,
+            self._calls, self.agents, self._watchdog, self._absent,
+            self._ending, self._inquests, self._closing,
         )  # fmt: skip
         self._on_client, self._on_engine = self._handlers()
 
