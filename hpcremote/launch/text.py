@@ -86,7 +86,7 @@ def library(flavours: Iterable[Flavour], said: str) -> tuple[Flavour, str] | Non
     """Return the flavour and version of the MPI library that describes itself as *said*."""
     for flavour in flavours:
         if match := flavour.library.search(said):
-            return flavour, next(version for version in match.groups() if version)
+            return flavour, next((version for version in match.groups() if version), "")
     return None
 
 
