@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import codeop
 import contextlib
+import importlib.util
 import os
 import re
 import shlex
@@ -215,3 +216,15 @@ def test_every_guarantee_has_a_test() -> None:
     guarantees = GUARANTEE.findall(GUARANTEES.read_text())
     assert len(guarantees) > 20
     assert [each for each in guarantees if not named_tests(each)] == []
+
+
+def test_every_generated_part_of_the_reference_is_made() -> None:
+    spec = importlib.util.spec_from_file_location("generated", ROOT / "docs" / "_ext" / "generated.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    made = {name: make() for name, make in module.PARTS.items()}
+    assert [name for name, text in made.items() if len(text.splitlines()) < 3] == []
+    named = {name for page in PAGES for name in module.MARK.findall(page.read_text())}
+    assert named == set(made)

@@ -144,6 +144,8 @@ YAML_WORDS = {
     "int": "integer",
     "float": "number",
     "bool": "`true` or `false`",
+    "Duration": "time, as in `2:00:00` or `90min`",
+    "Memory": "amount, as in `4G`",
     "tuple[str, ...]": "list",
     "dict[str, str]": "mapping",
     "dict[str, Any]": "mapping of keys",

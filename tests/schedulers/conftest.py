@@ -21,12 +21,17 @@ from tests.schedulers.lab.ssh import Ssh
 from tests.schedulers.lab.torque import Torque
 
 _PARTS = set(needs.NEEDS)
+#: MPICH over Slurm's PMI2: in one of some hundred starts ranks read each other's addresses wrongly. That is
+#: not ours, nor to be mended here; launchers/srun.yaml tells users what it is. Nothing else is tried again.
+_MISREAD = "MPIDI_UCX_comm_addr_exchange"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if _PARTS & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.schedulers)
+        if "slurm" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.flaky(reruns=2, only_rerun=[_MISREAD]))
 
 
 def require(part: str) -> None:
