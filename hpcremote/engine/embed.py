@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, overload
 
 from hpcremote import connection as connections
 from hpcremote.connection import Connection
@@ -23,29 +23,25 @@ from hpcremote.engine.steering import Steering
 from hpcremote.errors import HPCRemoteError
 from hpcremote.wire.scope import engine_namespace
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+
+class Where(TypedDict, total=False):
+    """Options of :func:`embed` that have nothing to do with whether it blocks."""
+
+    namespace: dict[str, Any] | None
+    profile: str | None
+    cluster_id: str | None
+    file: str | os.PathLike[str] | None
+    wait: float
+    comm: Any
+
 
 @overload
-def embed(
-    *,
-    block: Literal[True] = True,
-    namespace: dict[str, Any] | None = None,
-    profile: str | None = None,
-    cluster_id: str | None = None,
-    file: str | os.PathLike[str] | None = None,
-    wait: float = 10.0,
-    comm: Any = None,
-) -> str: ...
+def embed(*, block: Literal[True] = True, **where: Unpack[Where]) -> str: ...
 @overload
-def embed(
-    *,
-    block: Literal[False],
-    namespace: dict[str, Any] | None = None,
-    profile: str | None = None,
-    cluster_id: str | None = None,
-    file: str | os.PathLike[str] | None = None,
-    wait: float = 10.0,
-    comm: Any = None,
-) -> Steering: ...
+def embed(*, block: Literal[False], **where: Unpack[Where]) -> Steering: ...
 def embed(
     *,
     block: bool = True,
@@ -70,7 +66,7 @@ def embed(
         profile: join the running cluster of this profile (default: ``$HPCREMOTE_PROFILE``).
         cluster_id: which cluster of that profile.
         file: join the cluster of this connection file (``engine.json``).
-        wait: seconds to wait for the connection file, and for the controller to answer.
+        wait: seconds to wait for the connection file, and for the controller to answer (10).
         comm: the communicator of the ranks that take part. Default: COMM_WORLD, if the program uses MPI
             or was started as a rank; ``HPCREMOTE_MPI=0`` says that it does not.
 

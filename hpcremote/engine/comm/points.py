@@ -7,13 +7,14 @@ are mpi4py's own, meet ``recv`` and ``send``.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from mpi4py import MPI
 
 from hpcremote.engine.comm.base import Base
 
 _P = MPI.Intracomm
+T = TypeVar("T")
 #: Messages up to this size, in bytes, have come entirely when a probe finds them.
 EAGER = 1024
 ANY_SOURCE, ANY_TAG = MPI.ANY_SOURCE, MPI.ANY_TAG
@@ -105,14 +106,15 @@ class Points(Base):
 
     # ------------------------------------------------------------ both ways
 
-    def _both(self, send: MPI.Request, receive: MPI.Request, status: MPI.Status | None) -> None:
+    def _beside(self, send: MPI.Request, receive: Callable[[], T]) -> T:
+        """Return what *receive* does, and wait for *send*, which is under way meanwhile."""
         try:
-            self.watch.wait(self, receive, status, cancel=True)
+            received = receive()
         except BaseException:
-            if not send.Test():
-                self.watch.leave_behind(self, [send])
+            self.watch.drop(self, [send])
             raise
         self.watch.wait(self, send)
+        return received
 
     def Sendrecv(  # noqa: N802 - mpi4py's signature
         self,
@@ -133,7 +135,7 @@ class Points(Base):
             except BaseException:  # it is no buffer, say
                 self.watch.drop(self, [receive], cancel=True)
                 raise
-            self._both(send, receive, status)
+            self._beside(send, lambda: self.watch.wait(self, receive, status, cancel=True))
         finally:
             self.watch.leave()
 
@@ -168,14 +170,7 @@ class Points(Base):
         self._point("sendrecv", source)
         try:
             send = _P.isend(self, sendobj, dest, sendtag)
-            try:
-                value = self._receive(recvbuf, source, recvtag, status)
-            except BaseException:
-                if not send.Test():
-                    self.watch.leave_behind(self, [send])
-                raise
-            self.watch.wait(self, send)
-            return value
+            return self._beside(send, lambda: self._receive(recvbuf, source, recvtag, status))
         finally:
             self.watch.leave()
 
