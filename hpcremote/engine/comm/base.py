@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import weakref
 from collections import deque
-from threading import get_ident
-from time import time
 from typing import Any, Literal
 
 from mpi4py import MPI
@@ -15,7 +13,7 @@ from hpcremote.engine.comm.watch import Entered, Watch
 #: So many of a communicator's last collectives are remembered.
 REMEMBERED = 32
 
-_waitany = MPI.Request.Waitany
+_test = MPI.Request.Test
 
 
 class Base(MPI.Intracomm):
@@ -80,21 +78,31 @@ class Base(MPI.Intracomm):
 
     # ------------------------------------------------------------ around every operation
 
+    # These are short of calls on purpose: for a tiny message half of the time is spent here.
+
     def _begin(self, operation: str, root: int | None = None) -> None:
         """Enter a collective."""
         watch = self.watch
         if watch.alarm is not None or self.trouble:
             watch.refuse(self, operation, self.number + 1, root)
-        self.number = index = self.number + 1
-        watch.count += 1
-        watch.now = watch.latest = step = (self, operation, index, root, time())
+        self.number = number = self.number + 1
+        watch.now = step = (self, operation, number, root)
         self.steps.append(step)
         if watch.family is not self.family:
-            watch.turn_to(self.family, step)
+            watch.turn_to(self.family)
 
-    def enter(self, operation: str) -> None:
-        """Enter something that is not one of MPI's operations."""
-        self._point(operation, -1)
+    def _note(self, operation: str, peer: int) -> None:
+        """Do an operation of two ranks that does not wait."""
+        watch = self.watch
+        if watch.alarm is not None or self.trouble:
+            watch.refuse(self, operation, self.number, peer)
+        if watch.family is not self.family:
+            watch.turn_to(self.family)
+
+    def enter(self, operation: str, peer: int = -1) -> None:
+        """Enter what is no collective: an operation of two ranks, or none of MPI's."""
+        self._note(operation, peer)
+        self.watch.now = (self, operation, self.number, peer)
 
     def look(self, operation: str) -> Literal[False]:
         """Nothing has come yet: who asks again and again has to leave, too, where waiting would end."""
@@ -102,38 +110,21 @@ class Base(MPI.Intracomm):
             self.watch.refuse(self, operation, self.number, -1)
         return False
 
-    def _point(self, operation: str, peer: int) -> None:
-        """Enter a point-to-point operation."""
-        self.watch.now = self._note(operation, peer)
-
-    def _note(self, operation: str, peer: int) -> Entered:
-        """Do one that does not wait."""
-        watch = self.watch
-        if watch.alarm is not None or self.trouble:
-            watch.refuse(self, operation, self.number, peer)
-        watch.count += 1
-        watch.latest = step = (self, operation, self.number, peer, time())
-        if watch.family is not self.family:
-            watch.turn_to(self.family, step)
-        return step
-
     def _collective(self, operation: str, root: int | None, post: Any, *args: Any) -> None:
         """Do a collective: *post* is its non-blocking form."""
         watch = self.watch
-        # This is _begin() and watch.wait() without their calls: half of what it costs.
-        if watch.alarm is not None or self.trouble:
+        if watch.alarm is not None or self.trouble:  # this is _begin() without the call
             watch.refuse(self, operation, self.number + 1, root)
-        self.number = index = self.number + 1
-        watch.count += 1
-        watch.now = watch.latest = step = (self, operation, index, root, time())
+        self.number = number = self.number + 1
+        watch.now = step = (self, operation, number, root)
         self.steps.append(step)
         if watch.family is not self.family:
-            watch.turn_to(self.family, step)
+            watch.turn_to(self.family)
         request = None
         try:
-            request = post(self, *args)
-            if get_ident() != watch.waker or not watch.wake or _waitany((request, watch.wake)):
-                watch.wait_on(self, request)
+            request = post(*args)
+            if not _test(request):
+                watch.block(self, request)
         except BaseException:
             if request:  # a signal came before the wait: MPI goes on with its buffers
                 watch.leave_behind(self, [request])

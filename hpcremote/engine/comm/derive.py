@@ -33,7 +33,7 @@ class Derive(Base):
             agree(self.watch, self, self.hidden, range(self.my_size), self.number)
             return self._wrap(make(), f"{self.label}.{operation}#{self.number}")
         finally:
-            self.watch.leave()
+            self.watch.now = None
 
     def _wrap(self, made: MPI.Comm, label: str) -> Any:
         """Return *made* as one of ours; only intracommunicators can be."""
@@ -71,7 +71,7 @@ class Derive(Base):
 
     def Create_group(self, group: MPI.Group, tag: int = 0) -> Any:  # noqa: N802
         """See mpi4py."""
-        self._point("Create_group", tag)
+        self.enter("Create_group", tag)
         try:
             mine = self.Get_group()
             members = MPI.Group.Translate_ranks(group, list(range(group.Get_size())), mine)
@@ -82,7 +82,7 @@ class Derive(Base):
             label = f"{self.label}.Create_group({','.join(map(str, members))})"
             return self._wrap(self._plain().Create_group(group, tag), label)
         finally:
-            self.watch.leave()
+            self.watch.now = None
 
     def Create_cart(  # noqa: N802
         self, dims: Sequence[int], periods: Sequence[bool] | None = None, reorder: bool = False

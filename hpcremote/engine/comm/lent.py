@@ -8,14 +8,12 @@ asks for it. The controller's ``Renew`` says when: it has a number in the one or
 
 from __future__ import annotations
 
-from time import time
 from typing import Any
 
 from mpi4py import MPI
 
 from hpcremote.engine.comm import current
 from hpcremote.engine.comm.communicator import Comm
-from hpcremote.engine.comm.record import Trace
 from hpcremote.engine.comm.world import Key, World
 
 _WORN = "an earlier call on these ranks failed: call hpcremote.comm() in this one"
@@ -33,20 +31,19 @@ class Lent(World):
         super().begin(seq, ranks, gate=gate)
         current.install(self)
 
-    def end(self) -> Trace:
+    def end(self) -> int:
         """The call is over."""
         current.install(None)
         return super().end()
 
     def comm(self, interruptible: bool = True) -> Any:
         """Return the communicator over the ranks of the running call, as an engine does."""
-        self._agreement.enter(
-            "comm()"
-        )  # which is where a rank waits that does not know what became of a call
-        self._watch.leave()
+        # Which is where a rank waits that does not know what became of a call.
+        self._agreement.enter("comm()")
+        self._watch.now = None
         made = super().comm(interruptible)
         if isinstance(made, Comm) and made.family is not self._watch.family:
-            self._watch.turn_to(made.family, (made, "comm()", 0, None, time()))
+            self._watch.turn_to(made.family)
         return made
 
     def _make(self, key: Key) -> Any:

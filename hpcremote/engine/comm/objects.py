@@ -58,7 +58,7 @@ class Objects(Base):
         try:
             return self._bcast(obj, root)
         finally:
-            self.watch.leave()
+            self.watch.now = None
 
     def _bcast(self, obj: Any, root: int) -> Any:
         head: bytes | bytearray
@@ -77,7 +77,7 @@ class Objects(Base):
         try:
             return self._gather(sendobj, root)
         finally:
-            self.watch.leave()
+            self.watch.now = None
 
     def _gather(self, obj: Any, root: int) -> list[Any] | None:
         head, rest = _pack(obj)
@@ -148,7 +148,7 @@ class Objects(Base):
                     self.watch.wait(self, self.hidden.Irecv(rest, root, _TAG))
             return _unpack(head, rest)
         finally:
-            self.watch.leave()
+            self.watch.now = None
 
     def allgather(self, sendobj: Any) -> list[Any]:
         """See mpi4py."""
@@ -170,7 +170,7 @@ class Objects(Base):
                 start += size
             return values
         finally:
-            self.watch.leave()
+            self.watch.now = None
 
     def alltoall(self, sendobj: Sequence[Any]) -> list[Any]:
         """See mpi4py."""
@@ -181,7 +181,7 @@ class Objects(Base):
             self.watch.wait(self, self.hidden.Ialltoall(theirs, heads))
             return self._unpack_all(heads, rests[self.my_rank], self._send_rests(rests))
         finally:
-            self.watch.leave()
+            self.watch.now = None
 
     # ------------------------------------------------------------ reductions
 
@@ -198,7 +198,7 @@ class Objects(Base):
                 self._put(result, root)
             return self._take(0) if self.my_rank == root else None
         finally:
-            self.watch.leave()
+            self.watch.now = None
 
     def allreduce(self, sendobj: Any, op: Operator = MPI.SUM) -> Any:
         """See mpi4py."""
@@ -206,7 +206,7 @@ class Objects(Base):
         try:
             return self._bcast(self._fold(sendobj, MPI.SUM if op is None else op), 0)
         finally:
-            self.watch.leave()
+            self.watch.now = None
 
     def scan(self, sendobj: Any, op: Operator = MPI.SUM) -> Any:
         """See mpi4py."""
@@ -214,7 +214,7 @@ class Objects(Base):
         try:
             return self._prefix(sendobj, MPI.SUM if op is None else op, inclusive=True)
         finally:
-            self.watch.leave()
+            self.watch.now = None
 
     def exscan(self, sendobj: Any, op: Operator = MPI.SUM) -> Any:
         """See mpi4py."""
@@ -222,7 +222,7 @@ class Objects(Base):
         try:
             return self._prefix(sendobj, MPI.SUM if op is None else op, inclusive=False)
         finally:
-            self.watch.leave()
+            self.watch.now = None
 
     def _fold(self, obj: Any, op: Callable[[Any, Any], Any]) -> Any:
         """Reduce to rank 0 along a binomial tree, lower ranks on the left; None on the others."""

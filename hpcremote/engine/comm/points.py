@@ -24,11 +24,11 @@ class Points(Base):
     """Sends, receives and probes; arguments and results are mpi4py's."""
 
     def _send(self, operation: str, post: Callable[..., MPI.Request], what: Any, dest: int, tag: int) -> None:
-        self._point(operation, dest)
+        self.enter(operation, dest)
         try:
             self.watch.wait(self, post(self, what, dest, tag))
         finally:
-            self.watch.leave()
+            self.watch.now = None
 
     def Send(self, buf: Any, dest: int, tag: int = 0) -> None:  # noqa: N802 - mpi4py's names, here and below
         """See mpi4py."""
@@ -54,21 +54,21 @@ class Points(Base):
         self, buf: Any, source: int = ANY_SOURCE, tag: int = ANY_TAG, status: MPI.Status | None = None
     ) -> None:
         """See mpi4py."""
-        self._point("Recv", source)
+        self.enter("Recv", source)
         try:
             self.watch.wait(self, _P.Irecv(self, buf, source, tag), status, cancel=True)
         finally:
-            self.watch.leave()
+            self.watch.now = None
 
     def recv(
         self, buf: Any = None, source: int = ANY_SOURCE, tag: int = ANY_TAG, status: MPI.Status | None = None
     ) -> Any:
         """See mpi4py."""
-        self._point("recv", source)
+        self.enter("recv", source)
         try:
             return self._receive(buf, source, tag, status)
         finally:
-            self.watch.leave()
+            self.watch.now = None
 
     def _receive(self, buf: Any, source: int, tag: int, status: MPI.Status | None) -> Any:
         if source == MPI.PROC_NULL:
@@ -76,7 +76,9 @@ class Points(Base):
         if buf is not None:
             return self._receive_into(buf, source, tag, status)
         status = MPI.Status() if status is None else status
-        message: MPI.Message = self.watch.poll(lambda: _P.Improbe(self, source, tag, status))  # type: ignore[assignment]
+        message: Any = _P.Improbe(self, source, tag, status)
+        if message is None:
+            message = self.watch.poll(lambda: _P.Improbe(self, source, tag, status))
         if not (size := status.Get_count(MPI.BYTE)):
             message.Recv(None, status)
             return None
@@ -127,7 +129,7 @@ class Points(Base):
         status: MPI.Status | None = None,
     ) -> None:
         """See mpi4py."""
-        self._point("Sendrecv", source)
+        self.enter("Sendrecv", source)
         try:
             receive = _P.Irecv(self, recvbuf, source, recvtag)
             try:
@@ -137,7 +139,7 @@ class Points(Base):
                 raise
             self._beside(send, lambda: self.watch.wait(self, receive, status, cancel=True))
         finally:
-            self.watch.leave()
+            self.watch.now = None
 
     def Sendrecv_replace(  # noqa: N802 - mpi4py's signature
         self,
@@ -149,12 +151,12 @@ class Points(Base):
         status: MPI.Status | None = None,
     ) -> None:
         """See mpi4py."""
-        self._point("Sendrecv_replace", source)
+        self.enter("Sendrecv_replace", source)
         try:
             request = _P.Isendrecv_replace(self, buf, dest, sendtag, source, recvtag)
             self.watch.wait(self, request, status)
         finally:
-            self.watch.leave()
+            self.watch.now = None
 
     def sendrecv(
         self,
@@ -167,21 +169,21 @@ class Points(Base):
         status: MPI.Status | None = None,
     ) -> Any:
         """See mpi4py."""
-        self._point("sendrecv", source)
+        self.enter("sendrecv", source)
         try:
             send = _P.isend(self, sendobj, dest, sendtag)
             return self._beside(send, lambda: self._receive(recvbuf, source, recvtag, status))
         finally:
-            self.watch.leave()
+            self.watch.now = None
 
     # ------------------------------------------------------------ probes
 
     def _poll(self, operation: str, source: int, ready: Callable[[], Any]) -> Any:
-        self._point(operation, source)
+        self.enter(operation, source)
         try:
             return self.watch.poll(ready)
         finally:
-            self.watch.leave()
+            self.watch.now = None
 
     def Probe(  # noqa: N802
         self, source: int = ANY_SOURCE, tag: int = ANY_TAG, status: MPI.Status | None = None

@@ -1,4 +1,4 @@
-"""What is known of a rank's MPI operations: where it waits, and what a call did. No MPI here."""
+"""What is known of a rank's MPI operations: where it waits. No MPI here."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ class Waiting(NamedTuple):
         number: how many collectives this rank had begun on that communicator, this one included, so that the
             ranks of one communicator can be compared.
         root: root of the collective, or the peer of a point-to-point operation; None: neither.
-        since: when it was entered (``time.time()``).
         filename: file of the user's code that called it.
         lineno: line in that file.
     """
@@ -29,31 +28,8 @@ class Waiting(NamedTuple):
     comm: str
     number: int
     root: int | None
-    since: float
     filename: str
     lineno: int
-
-
-class Trace(NamedTuple):
-    """The MPI operations of one call on one rank.
-
-    Attributes:
-        operations: how many.
-        first: name of the first.
-        last: name of the last.
-        entered: when the first was entered (``time.time()``), 0.0 if there was none.
-        last_entered: when the last was entered.
-        broken: names of the communicators that were broken (``renew`` mends them).
-        used: by what it communicated (see ``wire.messages.Done.mpi``).
-    """
-
-    operations: int
-    first: str
-    last: str
-    entered: float
-    last_entered: float
-    broken: tuple[str, ...]
-    used: int = 0
 
 
 def place(frame: FrameType | None) -> tuple[str, int]:

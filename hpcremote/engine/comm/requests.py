@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from threading import get_ident
-from time import time
 from typing import Any, Literal
 
 from mpi4py import MPI
@@ -23,7 +22,7 @@ from mpi4py import MPI
 from hpcremote.engine.comm.base import Base
 
 _R = MPI.Request
-_waitany = _R.waitany
+_test, _waitany = _R.test, _R.waitany
 Requests = Sequence[MPI.Request]
 
 
@@ -173,14 +172,17 @@ def own(request: MPI.Request, comm: Base, *, receives: bool) -> Any:
 
 
 def _wait(operation: str, request: MPI.Request, status: MPI.Status | None) -> Any:
-    if type(request) is not Pending or not request:
+    complete, value = _test(request, status)
+    if complete:
+        return value
+    if type(request) is not Pending:
         return _wait_slowly(operation, request, status)
     comm = request.comm
     watch = comm.watch
     # Nearly always; what _until() does, without its calls.
     if watch.alarm is not None or comm.trouble or get_ident() != watch.waker or not watch.wake:
         return _wait_slowly(operation, request, status)
-    watch.now = (comm, operation, comm.number, -1, time())
+    watch.now = (comm, operation, comm.number, -1)
     try:
         woken, value = _waitany((request, watch.wake), status)
         return _wait_slowly(operation, request, status) if woken else value
@@ -193,7 +195,7 @@ def _wait(operation: str, request: MPI.Request, status: MPI.Status | None) -> An
 
 def _wait_slowly(operation: str, request: MPI.Request, status: MPI.Status | None) -> Any:
     def test() -> tuple[Any] | None:
-        complete, value = _R.test(request, status)
+        complete, value = _test(request, status)
         return (value,) if complete else None
 
     def block(wake: MPI.Request) -> tuple[Any] | None:
@@ -240,7 +242,7 @@ def _until(
         _drop(requests)
         raise
     finally:
-        comm.watch.leave()
+        comm.watch.now = None
 
 
 def _comm_of(requests: Requests) -> Base | None:

@@ -71,7 +71,7 @@ class Side:
 
     def end(self, *, failed: bool) -> int:
         """The run has ended; return by what it communicated."""
-        used = self._world.end().used
+        used = self._world.end()
         if failed and self._together:
             with self._lock:
                 self._held = self._seq

@@ -16,13 +16,13 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from threading import get_ident
-from time import perf_counter, sleep, time
+from time import perf_counter, sleep
 from typing import Any, NamedTuple, TypeVar
 
 from mpi4py import MPI
 
 from hpcremote.engine.comm.bell import Bell
-from hpcremote.engine.comm.record import Trace, Waiting, at, place, place_of
+from hpcremote.engine.comm.record import Waiting, at, place, place_of
 from hpcremote.errors import HPCRemoteError, Released
 
 T = TypeVar("T")
@@ -33,8 +33,8 @@ SPIN = 0.0002
 NAP = 0.001
 
 _waitany, _wait, _test = MPI.Request.Waitany, MPI.Request.Wait, MPI.Request.Test
-#: An operation that was entered: communicator, name, number, root, time.
-Entered = tuple[Any, str, int, int | None, float]
+#: An operation that was entered: communicator, name, number, root or peer.
+Entered = tuple[Any, str, int, int | None]
 
 
 class Alarm(NamedTuple):
@@ -65,12 +65,10 @@ class Watch(Bell):
     Attributes:
         alarm: set by other threads, under the lock; read by the main thread without it.
         now: the operation that the main thread is in.
-        first, latest: the first and the last operation of the running call.
-        family: of the communicator of that last operation.
+        family: of the communicator that the running call has used last.
         families: of all communicators that the call has used.
         gate: called where the alarm is ``GATE``, with whether an operation has begun; says whether
             communicators that the call has used were made anew.
-        count: how many it has entered.
         orphans: requests of the user's that nobody holds any more, for their buffers' sake.
     """
 
@@ -78,10 +76,6 @@ class Watch(Bell):
         super().__init__(private)
         self.alarm: Alarm | None = None
         self.now: Entered | None = None
-        self.first: Entered | None = None
-        self.latest: Entered | None = None
-        self.count = 0
-        self.broken: list[str] = []
         self.family: object = None
         self.families: list[object] = []
         self.gate: Callable[[bool], bool] = lambda inside: False
@@ -103,18 +97,14 @@ class Watch(Bell):
                 if (reason := self._early.pop(seq, None)) is not None:
                     self.alarm = Alarm(False, reason)
                 self._early = {later: why for later, why in self._early.items() if later > seq}
-        self.count, self.first, self.family, self.families = 0, None, None, []
+        self.family, self.families = None, []
 
-    def end(self) -> Trace:
-        """The call is over; return what it did."""
+    def end(self) -> None:
+        """The call is over."""
         if self.orphans:
             self.orphans = [one for one in self.orphans if not _test(one)]
         with self._lock:
             self.running, self.alarm, self.now = False, None, None
-        broken, self.broken = tuple(self.broken), []
-        if self.first is None or self.latest is None:
-            return Trace(0, "", "", 0.0, 0.0, broken)
-        return Trace(self.count, self.first[1], self.latest[1], self.first[4], self.latest[4], broken)
 
     # ------------------------------------------------------------ other threads
 
@@ -146,8 +136,8 @@ class Watch(Bell):
         with self._lock:
             self._aside = Aside(self.seq, self.running, self.alarm, self.now)
             self.seq, self.running, self.alarm = seq, True, None
-        kept = self.count, self.first, self.latest, self.family, self.families
-        self.first, self.family, self.families = None, None, []
+        kept = self.family, self.families
+        self.family, self.families = None, []
         try:
             yield
         finally:
@@ -156,7 +146,7 @@ class Watch(Bell):
                 if self.alarm is GATE:
                     self.alarm = None
                 self._aside = None
-            self.count, self.first, self.latest, self.family, self.families = kept
+            self.family, self.families = kept
 
     def interrupt(self, seq: int) -> bool:
         """Raise KeyboardInterrupt in the wait of call *seq*; say whether there is one."""
@@ -179,8 +169,8 @@ class Watch(Bell):
         """Return the operation that the main thread is in."""
         if (now := self.now) is None:
             return None
-        comm, operation, number, root, since = now
-        return Waiting(operation, comm.label, number, root, since, *place_of(self.main))
+        comm, operation, number, root = now
+        return Waiting(operation, comm.label, number, root, *place_of(self.main))
 
     # ------------------------------------------------------------ the main thread
 
@@ -195,16 +185,9 @@ class Watch(Bell):
             status: filled as MPI_Wait does.
             cancel: the request can be cancelled (a receive).
         """
-        # The alarm may have rung already, in an earlier wait of the same operation; and a signal may have
-        # come between the end of an earlier wait and the moment when the wake-up was set again.
         try:
-            if (
-                self.alarm is not None
-                or get_ident() != self.waker
-                or not self.wake
-                or _waitany((request, self.wake), status)
-            ):
-                self.wait_on(comm, request, status, cancel=cancel)
+            if not _test(request, status):
+                self.block(comm, request, status, cancel=cancel)
         except BaseException:
             if request:  # a signal's exception, unless it is kept already: MPI goes on with its buffers
                 self.drop(comm, [request], cancel=cancel)
@@ -222,16 +205,24 @@ class Watch(Bell):
         elif live:
             self.leave_behind(comm, live)
 
-    def wait_on(
+    def block(
         self, comm: Any, request: MPI.Request, status: MPI.Status | None = None, *, cancel: bool = False
     ) -> None:
-        """Go on with ``wait()`` after the wake-up came, or in a thread that cannot have one."""
-        self.until(
-            (request,),
-            lambda: _test(request, status),
-            lambda wake: not _waitany((request, wake), status),
-            lambda: self._leave(comm, request, status, cancel),
-        )
+        """Do so for one that was not complete just now; after an exception it may still be under way."""
+        # The alarm may have rung already, in an earlier wait of the same operation; and a signal may have
+        # come between the end of an earlier wait and the moment when the wake-up was set again.
+        if (
+            self.alarm is not None
+            or get_ident() != self.waker
+            or not self.wake
+            or _waitany((request, self.wake), status)
+        ):
+            self.until(
+                (request,),
+                lambda: _test(request, status),
+                lambda wake: not _waitany((request, wake), status),
+                lambda: self._leave(comm, request, status, cancel),
+            )
 
     def until(
         self,
@@ -314,8 +305,6 @@ class Watch(Bell):
         self._left_behind += [one for one in requests if all(one is not other for other in self._left_behind)]
         operation = self.now[1] if self.now else "an operation"
         comm.tear(f"this rank had to leave {operation} on it in call {self.seq}")
-        if comm.label not in self.broken:
-            self.broken.append(comm.label)
 
     def keep(self, request: MPI.Request) -> None:
         """Keep a small send of our own until it is complete."""
@@ -343,21 +332,15 @@ class Watch(Bell):
         self.alarm = self.alarm if self.alarm not in (None, GATE) else Alarm(False, OVERTAKEN)
         return self.verdict()
 
-    def turn_to(self, family: object, step: Entered) -> None:
+    def turn_to(self, family: object) -> None:
         """The call uses another communicator than before."""
-        if self.first is None:
-            self.first = step
         self.family = family
         if all(family is not known for known in self.families):
             self.families.append(family)
 
-    def leave(self) -> None:
-        """The main thread is out of its operation again."""
-        self.now = None
-
     def refuse(self, comm: Any, operation: str, index: int, root: int | None) -> None:
         """Raise why an operation cannot be entered; or do first what has to be done."""
-        self.now = (comm, operation, index, root, time())
+        self.now = (comm, operation, index, root)
         try:
             if self.alarm is GATE and get_ident() == self.main and self.gate(False):
                 raise self.overtaken()

@@ -20,7 +20,7 @@ from mpi4py import MPI
 from hpcremote.engine.comm.agree import agree
 from hpcremote.engine.comm.base import repoint
 from hpcremote.engine.comm.communicator import Comm, dress
-from hpcremote.engine.comm.record import Trace, Waiting
+from hpcremote.engine.comm.record import Waiting
 from hpcremote.engine.comm.requests import Request
 from hpcremote.engine.comm.watch import Watch
 from hpcremote.errors import HPCRemoteError
@@ -76,19 +76,17 @@ class World:
         self._ranks, self._asked, self._running, self._plainly = ranks, 0, True, False
         self._watch.begin(seq, gate=gate)
 
-    def end(self) -> Trace:
-        """The call is over; return what it did with MPI."""
-        families = self._watch.families
-        trace = self._watch.end()
-        if families or self._plainly:
-            trace = trace._replace(used=self._used(families))
+    def end(self) -> int:
+        """The call is over; return by what it communicated (see ``wire.messages.Done.mpi``)."""
+        self._watch.end()
+        used = self._used() if self._watch.families or self._plainly else 0
         self._ranks, self._running = (), False
-        return trace
+        return used
 
-    def _used(self, families: list[object]) -> int:
+    def _used(self) -> int:
         own = self._kept.get((self._ranks, True))
         used = OWN_COMM if self._plainly else 0
-        for family in families:
+        for family in self._watch.families:
             if own is not None and family is own.family:
                 used |= OWN_COMM
             elif family is not self._agreement.family:
@@ -137,7 +135,7 @@ class World:
     def steps(self) -> dict[str, list[Step]]:
         """Return the last collectives of COMM_WORLD and of what comm() returned, by communicator."""
         return {
-            comm.label: [Step(number, name, root) for _, name, number, root, _ in tuple(comm.steps)]
+            comm.label: [Step(number, name, root) for _, name, number, root in tuple(comm.steps)]
             for comm in self._known
             if comm.steps
         }
@@ -179,7 +177,7 @@ class World:
                 )
             made = self._fresh(ranks, label) if interruptible else self._warm(self._bare(ranks))
         finally:
-            self._watch.leave()
+            self._watch.now = None
         self._kept[key] = made
         self._list()
         return made
@@ -253,7 +251,7 @@ class World:
                 agree(self._watch, self._agreement, self._internal, members, seq * 8)
                 renewed = self._renew_all(ranks, world, f"before call {seq}")
             finally:
-                self._watch.leave()
+                self._watch.now = None
         return any(family is comm.family for family in families for comm in renewed)
 
     def _renew_all(self, ranks: tuple[int, ...], world: bool, why: str) -> list[Comm]:
