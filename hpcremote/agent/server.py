@@ -156,7 +156,12 @@ class Server:
         self._look_around()
 
     def _look_around(self) -> None:
-        new = [rank for rank in self._node.ranks() if rank.uid not in self._watched]
+        here = self._node.ranks()
+        for uid in self._watched.keys() - {rank.uid for rank in here}:
+            if self._watched[uid].rank.lent:  # its program has left the cluster, and goes on
+                self._part(uid)
+                self._send(self._machine.ended(uid, "", ""))
+        new = [rank for rank in here if rank.uid not in self._watched]
         for rank in new:
             watched = self._watched[rank.uid] = Watched(rank)
             if watched.fd >= 0:
@@ -188,17 +193,22 @@ class Server:
             self._poll.unregister(fd)
             os.close(fd)
 
-    def _on_end(self, uid: str) -> None:
+    def _part(self, uid: str) -> None:
+        """Watch a rank no more."""
         self._forget_signals(uid)
         watched = self._watched.pop(uid)
         if watched.fd >= 0:
             self._poll.unregister(watched.fd)
             del self._by_fd[watched.fd]
-        if self._near:  # the controller reads what the rank left, and has done so
+        watched.close()
+
+    def _on_end(self, uid: str) -> None:
+        watched = self._watched[uid]
+        if self._near and not watched.rank.lent:  # the controller reads what it left, and has done so
             cause, output = watched.cause(0.0), ""
         else:
             cause, output = last_words(watched.rank, watched.cause())
-        watched.close()
+        self._part(uid)
         self._node.withdraw(uid)
         if self._relay is not None:
             self._relay.ended(uid)

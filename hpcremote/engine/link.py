@@ -29,7 +29,7 @@ class Link:
         connection: the cluster's.
         machine: gets what comes.
         transport: the open connection; it belongs to the link from now on.
-        tick: called every so often while a call runs.
+        tick: called every so often while a call runs, and ``ticks()``.
 
     Attributes:
         lost_since: monotonic time at which the connection broke, or None.
@@ -42,7 +42,8 @@ class Link:
         machine: Engine,
         transport: Transport,
         *,
-        tick: Callable[[], None] | None,
+        tick: Callable[[], None],
+        ticks: Callable[[], bool] = lambda: True,
     ) -> None:
         self.connection = connection
         self.lost_since: float | None = None
@@ -56,6 +57,7 @@ class Link:
             self._connection_changed,
             tick=tick,
             tick_every=TICK,
+            ticks=ticks,
             defer_interrupts=False,
         )
 

@@ -24,7 +24,7 @@ from hpcremote.engine.machine import Engine
 from hpcremote.engine.namespace import Namespace
 from hpcremote.engine.operations import Operations
 from hpcremote.engine.output import Capture
-from hpcremote.engine.presence import Presence
+from hpcremote.engine.presence import EnginePresence
 from hpcremote.errors import HPCRemoteError
 from hpcremote.ids import new_uid
 from hpcremote.wire import messages as m
@@ -56,14 +56,12 @@ def run(find: Callable[[], Connection], *, wait: float, expect: int | None, use_
     operations = Operations(namespace)
     machine = Engine(operations.functions.__contains__, operations.functions.define)
     executor = Executor(machine, operations)
-    presence = Presence(connection, uid)
+    presence = EnginePresence(connection, uid)
     machine.tend = presence.tend_soon
 
     def tick() -> None:
         executor.tick()
-        presence.tick()
-        if machine.mpi is not None and machine.running is not None:
-            presence.note(machine.mpi.note())
+        presence.tick(machine)
 
     try:
         link = Link(connection, machine, presence.connect(wait), tick=tick)

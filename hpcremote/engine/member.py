@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from hpcremote import files
 from hpcremote.connection import Connection
 from hpcremote.engine import mpi
 from hpcremote.engine.borrowed import BorrowedNamespace, BorrowedOutput
@@ -14,6 +13,7 @@ from hpcremote.engine.guest import Guest
 from hpcremote.engine.joining import await_file, register
 from hpcremote.engine.link import Link
 from hpcremote.engine.operations import Operations
+from hpcremote.engine.presence import Presence
 from hpcremote.engine.ranks import Ranks
 from hpcremote.engine.turns import Steered
 from hpcremote.errors import HPCRemoteError, LaunchError
@@ -55,17 +55,26 @@ class Member:
         operations = Operations(namespace)
         self.machine = Steered(operations.functions.__contains__, operations.functions.define)
         self.guest = Guest(self.machine, operations, namespace)
-        # A simulation is not woken up twenty times a second to look for output.
-        tick = None if polls else self.guest.tick
-        near = connection.shm and connection.is_local
-        folder = connection.shm if near else str(files.private_dir(files.runtime_dir()))
-        self.output = BorrowedOutput(folder, self._uid)
+        self.presence = Presence(connection, self._uid, lent=True)
+        self.machine.tend = self.presence.tend_soon
+        self.output = BorrowedOutput(self.presence.words, self._uid)
         try:
-            # There is no agent behind: the program was here before us, and stays when we leave.
-            self.link = Link(connection, self.machine, connect(connection, wait).transport, tick=tick)
+            way = connect(connection, wait).transport
+            self.link = Link(connection, self.machine, way, tick=self._tick, ticks=self._ticks)
         except BaseException:
             self.output.close()
+            self.presence.close()
             raise
+        self.presence.tend()
+
+    def _ticks(self) -> bool:
+        """A simulation is not woken up twenty times a second, unless there are calls."""
+        return not self._polls or self.machine.queued > 0 or self.machine.running is not None
+
+    def _tick(self) -> None:
+        self.presence.tick(self.machine)
+        if not self._polls:
+            self.guest.tick()
 
     def place(self, ranks: Ranks) -> mpi.Place:
         """Find out this rank's place; all ranks call this."""
@@ -109,6 +118,7 @@ class Member:
         self.link.send([(m.Leaving(why), ())])
         self.link.close()
         self.output.close()
+        self.presence.close()
         if together and self._comms is not None:
             self._comms.close()
 

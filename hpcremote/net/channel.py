@@ -63,7 +63,8 @@ class Channel:
             no lock is held.
         connection_changed: called with False when the connection broke and True when it is back.
         abandoned: called by the background thread after :meth:`abandon`.
-        tick: called by the background thread every ``tick_every`` seconds while no user thread reads.
+        tick: called by the background thread every ``tick_every`` seconds while no user thread reads, and
+            ``ticks()``, which can become true only by what is delivered, or while a user thread reads.
     """
 
     def __init__(
@@ -74,14 +75,15 @@ class Channel:
         *,
         tick: Callable[[], None] | None = None,
         tick_every: float = 0.05,
+        ticks: Callable[[], bool] = lambda: True,
         abandoned: Callable[[], None] | None = None,
         defer_interrupts: bool = True,
     ) -> None:
         self._transport = transport
         self._deliver = deliver
         self._connection_changed = connection_changed
-        self._tick = tick
-        self._tick_every = tick_every
+        self._tick, self._tick_every = tick or (lambda: None), tick_every
+        self._ticks = ticks if tick else lambda: False
         self._on_abandoned = abandoned
         self._abandoned = False
         self._guard = deferred_interrupts if defer_interrupts else unguarded
@@ -334,12 +336,12 @@ class Channel:
         def wanted() -> bool:
             return self._users > 0 or self._abandoned
 
-        if self._tick is None:
-            self._read(wanted, None)
-            return
         while not self._closed and not wanted():
-            self._read(wanted, time.monotonic() + self._tick_every)
-            self._tick()
+            if self._ticks():
+                self._read(wanted, time.monotonic() + self._tick_every)
+                self._tick()
+            else:
+                self._read(lambda: wanted() or self._ticks(), None)
 
     # ------------------------------------------------------------ the end
 

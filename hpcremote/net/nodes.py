@@ -44,12 +44,17 @@ _LOG_TAIL = 2_000
 
 
 class Rank(NamedTuple):
-    """A process that is watched. ``started``: as :func:`hpcremote.files.process_start` has it."""
+    """A process that is watched.
+
+    ``started``: as :func:`hpcremote.files.process_start` has it. ``lent``: it is a program's own, which goes
+    on when it is withdrawn.
+    """
 
     uid: str
     pid: int
     started: int
     words: str
+    lent: bool = False
 
     def file(self, suffix: str) -> Path:
         """Return the file that it leaves words in: ``out``, ``err`` or ``stacks``."""
@@ -201,6 +206,6 @@ def _reap(pid: int) -> None:
             _log.warning("the node agent did not start (status %d)", status)
 
 
-def this_rank(uid: str, words: str) -> Rank:
+def this_rank(uid: str, words: str, *, lent: bool = False) -> Rank:
     """Return what identifies this process."""
-    return Rank(uid, os.getpid(), files.process_start(os.getpid()) or 0, words)
+    return Rank(uid, os.getpid(), files.process_start(os.getpid()) or 0, words, lent)

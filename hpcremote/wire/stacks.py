@@ -29,8 +29,10 @@ _HEADING = re.compile(r"^(Stack|(?:Current t|T)hread 0x[0-9a-f]+.*) \(most recen
 _CUT = re.compile(r"^ +\.\.\.$")
 _ESCAPE = re.compile(r"\\(?:x([0-9a-f]{2})|u([0-9a-f]{4})|U([0-9a-f]{8}))")
 _STANDARD = re.compile(r"/lib\d*/python3\.\d+/(?!site-packages/|dist-packages/)|^<frozen ")
-#: Where an engine's own work begins; what is further out is how its Python was started.
-_ENTRY = re.compile(r"^(.*/)engine/main\.py$")
+#: Where an engine's own work begins: what is further out is how its Python was started, or a program that
+#: lends its ranks.
+_ENTRY = re.compile(r"^(.*/)engine/(main|embed|steering)\.py$")
+_ENTRIES = {"main": "run", "embed": "embed", "steering": "poll"}
 
 
 class Frame(NamedTuple):
@@ -115,10 +117,12 @@ def user_stack(text: str, note: str = "") -> Stack:
         frames = (LEFT_OUT, *thread.frames) if thread.cut else thread.frames
         return Stack(frames, f"in {note}" if note else "")
     match = _ENTRY.match(thread.frames[entry].file)
-    package = match[1] if match else ""
+    package, module = (match[1], match[2]) if match else ("", "")
     inner = thread.frames[entry:]
     performed = next((i for i, frame in enumerate(inner) if frame.function == "perform"), len(inner))
     frames, waiting = _theirs(inner[performed + 1 :], package)
+    if not frames and module == "steering" and performed == len(inner):
+        return Stack(thread.frames[:entry], "in poll")
     if not frames:
         return Stack(doing=_own_doing(inner, note))
     label = note or waiting
@@ -142,7 +146,8 @@ def _theirs(frames: Sequence[Frame], package: str) -> tuple[tuple[Frame, ...], s
 
 
 def _is_entry(frame: Frame) -> bool:
-    return frame.function == "run" and _ENTRY.match(frame.file) is not None
+    match = _ENTRY.match(frame.file)
+    return match is not None and frame.function == _ENTRIES[match[2]]
 
 
 def _own_doing(frames: Sequence[Frame], note: str) -> str:

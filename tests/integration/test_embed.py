@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import platform
 import re
 import shutil
 import signal
@@ -14,15 +16,17 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 import pytest
 
 import hpcremote
 from hpcremote import files
-from tests.integration.support import PATIENCE, ROOT, environment, eventually, open_gate, python
+from tests.integration.support import PATIENCE, ROOT, environment, eventually, has_ended, open_gate, python
 from tests.test_docs import CAPTION, blocks
 
 pytestmark = [pytest.mark.mpi, pytest.mark.timeout(120)]
 
+KERNEL = tuple(map(int, platform.release().split("-")[0].split(".")[:2]))
 #: What every program here begins with.
 HEAD = """
 import os, signal, sys
@@ -193,6 +197,127 @@ def test_ending_the_set_lets_the_program_go_on_and_it_can_come_back(program, cli
     assert rc[:]["value"] == first == [0, 10]
     rc[:].apply_sync(hpcremote.resume)
     assert end(running)[0] == ["a client has resumed it"] * 2
+
+
+# ---------------------------------------------------------------- seen from outside
+
+
+def agents_of(rc: hpcremote.Client) -> list[psutil.Process]:
+    """Return the node agents of a cluster that run here."""
+    log = str(files.runtime_dir() / rc.link.connection.cluster_uid[:16] / "agent.log")
+    found = []
+    for one in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if (
+                one.cmdline()[1:4] == ["-m", "hpcremote", "agent"]
+                and os.readlink(f"/proc/{one.pid}/fd/2") == log
+            ):
+                found.append(one)
+    return found
+
+
+def in_c(view: hpcremote.DirectView, line: int) -> bool:
+    stacks = view.stacks()
+    frames = stacks[1].frames
+    return bool(frames) and frames[-1].line == line and stacks[0].doing == "in Barrier"
+
+
+@pytest.mark.openmpi
+@pytest.mark.parametrize("polls", [True, False])
+def test_a_rank_that_is_stuck_in_c_is_seen(program, client, notebook, tmp_path: Path, polls: bool) -> None:
+    running = program(STEPS if polls else "hpcremote.embed()\n")
+    rc = client(2)
+    view = rc[:]
+    notebook("""
+        import hpcremote
+        def stuck(gate):
+            import ctypes
+            comm = hpcremote.comm()
+            libc = ctypes.PyDLL(None)
+            if comm.rank == 1:
+                libc.close(libc.open(gate.encode(), 0))
+                return comm.allreduce(1)
+            comm.Barrier()
+    """)
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    call = view.apply_async(notebook.stuck, str(gate))
+    line = notebook.stuck.__code__.co_firstlineno + 5
+    eventually(lambda: in_c(view, line), why=str(view.stacks()))
+    assert list(view.stacks().text) == [0, 1]
+    (agent,) = agents_of(rc)
+    agent.kill()
+    eventually(lambda: has_ended(agent))
+    open_gate(gate)
+    said = "rank 0 is in Barrier, rank 1 in allreduce"
+    eventually(lambda: any(said in one for one in view.stacks().mismatches), why=str(view.stacks()))
+    call.abort()
+    assert [one.ename for one in call.exception(PATIENCE).errors] == ["KeyboardInterrupt"] * 2
+    view["running"] = False
+    if not polls:
+        view.apply_sync(hpcremote.resume)
+    end(running)
+    eventually(lambda: agents_of(rc) == [], why="the agent did not end")
+
+
+def test_between_calls_a_program_shows_where_it_is(program, client, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    running = program(f"""
+        steer = hpcremote.embed(block=False)
+        def step():
+            if rank == 0:
+                open({str(gate)!r}).close()
+            steer.poll()
+        step()
+        steer.close()
+    """)
+    view = client(2)[:]
+    eventually(lambda: view.stacks()[0].frames and view.stacks()[1].doing == "in poll")
+    assert [stack.frames[-1].function for stack in view.stacks().by_engine.values()] == ["step", "step"]
+    open_gate(gate)
+    end(running)
+
+
+def test_a_program_that_has_left_is_watched_no_more(program, client, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    running = program(f"""
+        for _ in range(2):
+            hpcremote.embed()
+            if rank == 0:
+                open({str(gate)!r}).close()
+            comm.Barrier()
+        os.kill(os.getpid(), signal.SIGRTMIN + 11)  # one that comes late
+        say("the end")
+    """)
+    rc = client(2)
+    for _ in range(2):
+        rc.wait_for_engines(2, timeout=PATIENCE)
+        view = rc[:]
+        eventually(lambda: str(view.stacks()) == "ranks 0-1 waiting for work")  # noqa: B023
+        (agent,) = agents_of(rc)
+        view.apply_sync(hpcremote.resume)
+        eventually(lambda: has_ended(agent), why="the agent did not end")  # noqa: B023
+        assert agents_of(rc) == []
+        eventually(lambda: rc.ids == [])
+        open_gate(gate)
+    assert end(running)[0] == ["the end"] * 2
+
+
+def test_how_a_rank_of_a_program_ended_is_told(program, client) -> None:
+    """By the kernel, which Linux before 6.15 keeps to the parent."""
+    running = program("hpcremote.embed()\n", n=1)
+    rc = client(1)
+    eventually(lambda: str(rc[0].stacks()) == "rank 0 waiting for work")  # the agent is there
+    call = rc[0].apply_async(os.kill, rc[0].apply_sync(os.getpid), signal.SIGKILL)
+    error = call.exception(PATIENCE)
+    assert isinstance(error, hpcremote.EngineError)
+    assert ("killed by SIGKILL" in str(error)) == (KERNEL >= (6, 15)), error
+    running.communicate(timeout=PATIENCE)
+    eventually(lambda: agents_of(rc) == [], why="the agent did not end")
+    (shm,) = [Path(rc.link.connection.shm)]
+    assert not list(shm.glob("*.stacks")) + list(shm.glob("*.notes"))
 
 
 # ---------------------------------------------------------------- between steps
