@@ -2,10 +2,10 @@
 
     mpiexec -n 2 python benchmarks/interruptible.py [bytes ...]
 
-Times are of one operation in microseconds, the best of several rounds, the kinds in turn: ``plain`` is
-mpi4py's operation, ``ours`` that of ``hpcremote.comm()``, and ``floor`` its non-blocking form and ``Wait`` with
-plain mpi4py, which is the least that an operation costs which can be left (for objects: that, and the
-pickling, written by hand). The aim is ours at most 1.3 times plain over 64 KiB, and 2 times for tiny
+Times are of one operation in microseconds, the best of many rounds, the kinds in turn: ``plain`` is
+mpi4py's operation, ``ours`` that of ``hpcremote.comm()``, and ``floor`` its non-blocking form and ``Wait``
+with plain mpi4py, which is what MPI itself asks for an operation that can be left (for objects: that, and
+the pickling, written by hand). The aim is ours at most 1.3 times plain over 64 KiB, and 2 times for tiny
 messages at one rank a core.
 """
 
