@@ -7,6 +7,9 @@ and before it everybody can leave. ::
     member ── ready ──▶ first ── go ──▶ all                all have come
     member ── withdraw ──▶ first ── no ──▶ all             somebody will not
 
+With "ready" a member may say a word, a small number: that there is no room, or that a rank has died. The
+largest comes back with "go", so that all do the same about it.
+
 Messages carry the number of the agreement, so that one that was given up leaves nothing that the next
 one could take for its own.
 """
@@ -14,7 +17,7 @@ one could take for its own.
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import perf_counter, sleep
 from typing import Any
 
@@ -24,16 +27,25 @@ from hpcremote.engine.comm.watch import Watch
 
 #: How long a member that withdraws waits for an answer, in seconds.
 ANSWER = 2.0
+#: A tag that no message of ours has.
+NOBODY = 15
 #: Tags of agreements begin here; below are other messages of ours.
 _FIRST_TAG = 16
 
-_READY, _GO, _NO, _WITHDRAW, _FULL = range(1, 6)
+_NO, _WITHDRAW, _READY, _GO = 1, 2, 16, 32  # the last two: and a word
 _MESSAGE = struct.Struct("<qq")
 
 
 def agree(
-    watch: Watch, comm: Any, channel: MPI.Intracomm, members: Sequence[int], key: int, *, full: bool = False
-) -> bool:
+    watch: Watch,
+    comm: Any,
+    channel: MPI.Intracomm,
+    members: Sequence[int],
+    key: int,
+    *,
+    word: int = 0,
+    judge: Callable[[int], int] = lambda word: word,
+) -> int:
     """Return when all *members* (ranks in *channel*) have called this with the same *key*.
 
     Args:
@@ -42,21 +54,22 @@ def agree(
         channel: what to talk through.
         members: who has to be there, the same on all.
         key: which agreement, the same on all.
-        full: this member cannot do what is about to be done: then it is done by none.
+        word: what this member has to say, less than 16.
+        judge: the first one's; makes the largest word that was said into what all are told.
 
     Returns:
-        False: one of the members said *full*.
+        What *judge* made of the words, on all members alike.
 
     Raises:
         Released: this member, or another one, was released while it waited.
     """
     if len(members) == 1:
-        return not full
+        return judge(word)
     talk = _Talk(watch, comm, channel, key)
     first, *others = members
     if channel.Get_rank() == first:
-        return talk.lead(others, full)
-    return talk.follow(first, full)
+        return talk.lead(others, word, judge)
+    return talk.follow(first, word)
 
 
 class _Talk:
@@ -65,21 +78,20 @@ class _Talk:
         top = channel.Get_attr(MPI.TAG_UB)
         self._tag = _FIRST_TAG + 2 * (key % ((min(int(top or 32767), 1 << 22) - _FIRST_TAG) // 2))
 
-    def lead(self, others: list[int], full: bool) -> bool:
+    def lead(self, others: list[int], word: int, judge: Callable[[int], int]) -> int:
         try:
-            for member in others:
-                full |= self._receive(member) == _FULL
+            word = judge(max([word, *(self._receive(member) - _READY for member in others)]))
         except BaseException:
             self._tell(others, _NO)
             raise
         if self._withdrawn(others):
             self._tell(others, _NO)
             raise self._watch.verdict("another rank of it did not come")
-        self._tell(others, _FULL if full else _GO)
-        return not full
+        self._tell(others, _GO + word)
+        return word
 
-    def follow(self, first: int, full: bool) -> bool:
-        self._tell([first], _FULL if full else _READY)
+    def follow(self, first: int, word: int) -> int:
+        self._tell([first], _READY + word)
         try:
             answer = self._receive(first)
         except BaseException:
@@ -88,7 +100,7 @@ class _Talk:
                 raise
         if answer == _NO:
             raise self._watch.verdict("another rank of it did not come")
-        return answer == _GO
+        return answer - _GO
 
     def _withdraw(self, first: int) -> int:
         """Withdraw; return the answer that was on its way, or 0."""
@@ -100,7 +112,7 @@ class _Talk:
                 self._channel.Recv(message, first, self._tag)
                 key, code = _MESSAGE.unpack(message)
                 if key == self._key:
-                    return int(code) if code == _GO else 0
+                    return int(code) if code >= _GO else 0
             sleep(0.0005)
         return 0
 

@@ -13,11 +13,12 @@ and there is a limit to how many different tuples of ranks may call comm().
 from __future__ import annotations
 
 from collections.abc import Callable
+from time import monotonic
 from typing import Any
 
 from mpi4py import MPI
 
-from hpcremote.engine.comm.agree import agree
+from hpcremote.engine.comm.agree import NOBODY, agree
 from hpcremote.engine.comm.base import repoint
 from hpcremote.engine.comm.communicator import Comm, dress
 from hpcremote.engine.comm.record import Waiting
@@ -27,8 +28,17 @@ from hpcremote.errors import HPCRemoteError
 from hpcremote.wire.messages import OWN_COMM, WORLD
 from hpcremote.wire.notes import Step
 
+_SOME_LEFT = (
+    "a rank of this MPI job has died, and the MPI library makes no new communicator over some of the others "
+    "any more: make the call on all that are left, or restart the set"
+)
 #: comm() makes at most so many communicators (MPI libraries have room for about 2,000; each of ours is two).
 LIMIT = 256
+
+#: How long the rank that decides may take to see a death that another one has seen, in seconds.
+ALSO = 3.0
+#: What is said before a communicator is made: no room; a rank has died; and: make it of all that are left.
+_FULL, _LOST, _SHRINK = 1, 2, 3
 
 #: (ranks, whether interruptible)
 Key = tuple[tuple[int, ...], bool]
@@ -51,6 +61,7 @@ class World:
         self._running = False
         self._plainly = False  # the call has asked for a plain communicator, whose use nobody sees
         self._asked = 0  # how often comm() had to make one in this call
+        self._lost = False  # a rank has died, all know that took part in the last renewal
         self._kept: dict[Key, Any] = {}
         self._known: tuple[Comm, ...] = ()  # for other threads
         # On whose behalf we wait in agreements. Every communicator costs memory (MPICH has room for a few,
@@ -167,15 +178,20 @@ class World:
         self._asked += 1
         self._agreement.enter("comm()")
         try:
-            full = len(self._kept) >= LIMIT
+            word = _LOST if self._dead() else _FULL if len(self._kept) >= LIMIT else 0
             number = self._watch.seq * 8 + self._asked % 8
-            if not agree(self._watch, self._agreement, self._internal, ranks, number, full=full):
+            judge = lambda said: self._judge(ranks, said)  # noqa: E731
+            word = agree(self._watch, self._agreement, self._internal, ranks, number, word=word, judge=judge)
+            if word == _LOST:
+                raise HPCRemoteError(_SOME_LEFT)
+            if word == _FULL:
                 raise HPCRemoteError(
                     f"{label} would be one more than {LIMIT} communicators on one of these ranks: MPI "
                     "libraries have room for few. Call on fewer different sets of ranks, or use "
                     "comm().Split(...) and Free()"
                 )
-            made = self._fresh(ranks, label) if interruptible else self._warm(self._bare(ranks))
+            bare = self._of_survivors(ranks) if word == _SHRINK else self._bare(ranks)
+            made = dress(bare, self._watch, bare.Dup(), label) if interruptible else self._warm(bare)
         finally:
             self._watch.now = None
         self._kept[key] = made
@@ -194,20 +210,32 @@ class World:
             except MPI.Exception as error:
                 if not _tells_of_death(error):
                     raise
-                made = self._of_survivors(ranks)
+                raise HPCRemoteError(_SOME_LEFT) from None
             group.Free()
             everybody.Free()
         return made
 
+    def _dead(self) -> set[int]:
+        """Return the ranks that MPI knows to have died while others live on (ULFM)."""
+        if MPI.ERR_PROC_FAILED == MPI.ERR_UNKNOWN:  # this library knows of no such thing
+            return set()
+        try:
+            dead = self._internal.Get_failed()
+        except (MPI.Exception, NotImplementedError):
+            return set()
+        return {*MPI.Group.Translate_ranks(dead, list(range(dead.Get_size())), self._internal.Get_group())}
+
+    def _judge(self, ranks: tuple[int, ...], said: int) -> int:
+        """Decide for all *ranks* what the words mean: each for itself might not know of the same deaths."""
+        if said != _LOST:
+            return said
+        deadline = monotonic() + ALSO
+        while not (dead := self._dead()) and monotonic() < deadline:
+            self._internal.Iprobe(tag=NOBODY)  # MPI looks around
+        return _SHRINK if dead and {*ranks} == {*self._everyone} - dead else _LOST
+
     def _of_survivors(self, ranks: tuple[int, ...]) -> MPI.Intracomm:
-        """A rank has died, and others live on (ULFM): make one of what these shrink to; all call this."""
-        dead = self._internal.Get_failed()
-        places = MPI.Group.Translate_ranks(dead, list(range(dead.Get_size())), self._internal.Get_group())
-        if {*ranks} != {*self._everyone} - {*places}:
-            raise HPCRemoteError(
-                "a rank of this MPI job has died, and the MPI library makes no communicator over some of the "
-                "others any more: make the call on all that are left, or restart the set"
-            )
+        """Make one of what is left when a rank has died; all of that call this."""
         return MPI.Intracomm(self._internal.Shrink().Split(0, ranks.index(self._internal.Get_rank())))
 
     @staticmethod
@@ -248,7 +276,9 @@ class World:
         with self._watch.aside(seq):
             self._agreement.enter("renew")
             try:
-                agree(self._watch, self._agreement, self._internal, members, seq * 8)
+                word = _LOST if self._dead() else 0
+                word = agree(self._watch, self._agreement, self._internal, members, seq * 8, word=word)
+                self._lost = word == _LOST
                 renewed = self._renew_all(ranks, world, f"before call {seq}")
             finally:
                 self._watch.now = None
@@ -281,10 +311,8 @@ class World:
                 self._kept = {key: one for key, one in self._kept.items() if one is not comm}
 
     def _replace(self, comm: Any, ranks: tuple[int, ...] | None, why: str) -> None:
-        try:
-            fresh = self._bare(ranks)
-        except HPCRemoteError:  # a rank outside of it has died; what it has itself it can still be shrunk to
-            fresh = MPI.Intracomm(MPI.Intracomm(comm).Shrink())
+        # Where a rank outside of it has died, it can still be shrunk to what it has itself.
+        fresh = MPI.Intracomm(MPI.Intracomm(comm).Shrink()) if self._lost else self._bare(ranks)
         if isinstance(comm, Comm):
             comm.mend(fresh, fresh.Dup(), why)
         else:
