@@ -99,10 +99,22 @@ def _register(link: Link, machine: Engine, uid: str, expect: int | None, *, use_
         register(link, machine, uid, mpi.alone(uid))
 
 
+def _stop_listening() -> None:
+    """Have nothing to read on standard input.
+
+    Launchers give ranks a pipe there to which nobody writes: ``input()`` or a debugger would wait for ever.
+    """
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    if nothing != 0:
+        os.dup2(nothing, 0)
+        os.close(nothing)
+
+
 def _serve(link: Link, joined: m.Joined, executor: Executor, capture: Capture) -> int:
     gc.freeze()  # what is here now stays: the collector need not look at it again
     words = LastWords(2)
     words.install()
+    _stop_listening()
     try:
         reason = executor.run(
             link, capture, shm=joined.shm, controller_timeout=link.connection.controller_timeout

@@ -315,6 +315,13 @@ def test_a_syntax_error_in_execute(nb: Notebook, code: str) -> None:
     assert code.splitlines()[0].strip() in str(caught.value)
 
 
+def test_input_has_nobody_to_ask(nb: Notebook) -> None:
+    """On every rank: an MPI launcher leaves some of them a pipe to which nobody writes."""
+    with pytest.raises(hpcremote.CompositeError) as caught:
+        nb("rc[:].execute('answer = input()', block=True)")
+    assert [type(error.__cause__) for error in caught.value.errors] == [EOFError] * 2
+
+
 def test_a_missing_file_in_run(nb: Notebook, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"nothing\.py"):
         nb("e0.run(path)", path=tmp_path / "nothing.py")
