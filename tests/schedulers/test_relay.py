@@ -203,3 +203,26 @@ def test_a_node_on_which_all_is_killed_is_missed(site: Site) -> None:
     for process in [site.agent(site.killed), *site.ranks(site.killed)]:
         process.kill()  # all at once, as a batch system does that ends its job there
     assert "EngineError" in str(site("ar.get(40)"))
+
+
+@pytest.mark.parametrize("how", ["its agent stands still", "its wire is cut"])
+def test_a_node_that_nothing_is_heard_of_is_given_up_and_comes_back(site: Site, how: str) -> None:
+    """After the heartbeat's 20 seconds (``net.sockets``), and the 5 in which its ranks may come back."""
+    pids = site("view.apply_sync(os.getpid)")
+    node, agent = site.nodes[1], site.agent(site.nodes[1])
+    if how == "its wire is cut":
+        site.hosts.cut(site.head, node)
+    else:
+        agent.suspend()
+    try:
+        site("ar = view.apply_async(os.getpid)")
+        assert "ranks 2-3 the node agent of node2" in str(site("str(view.stacks())"))
+        said = str(site("ar.get(90)"))
+        assert "failed on 2 of 4 engines" in said and "its host or network failed" in said
+        assert site("rc.ids") == [0, 1]
+        assert site("rc[:].apply_sync(os.getpid)") == pids[:2]  # type: ignore[index]
+    finally:
+        agent.resume()
+        site.hosts.join(site.head, node)
+    assert site("rc.wait_for_engines(4, timeout=60)") is None
+    assert site("rc[:].apply_async(os.getpid).get(60)") == pids
