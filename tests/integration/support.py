@@ -25,11 +25,20 @@ ROOT = Path(hpcremote.__file__).parents[1]
 PATIENCE = 30.0
 
 
-def eventually(what: Callable[[], Any], seconds: float = PATIENCE, why: str = "it did not happen") -> float:
-    """Wait for something that nobody announces (the end of a stranger's process); return how long it took."""
+def eventually(
+    what: Callable[[], Any], seconds: float = PATIENCE, why: str | Callable[[], object] = "it did not happen"
+) -> float:
+    """Wait for something that nobody announces (the end of a stranger's process); return how long it took.
+
+    Args:
+        what: is true when it has happened.
+        seconds: how long it may take.
+        why: what is wrong if it does not happen; or what returns that, then.
+    """
     began = time.monotonic()
     while not what():
-        assert time.monotonic() - began < seconds, f"{why} within {seconds:g} s"
+        if time.monotonic() - began >= seconds:
+            raise AssertionError(f"{why() if callable(why) else why}, for {seconds:g} s")
         time.sleep(0.005)
     return time.monotonic() - began
 

@@ -30,7 +30,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if _PARTS & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.schedulers)
-        if "slurm" in getattr(item, "fixturenames", ()):
+        if {"slurm", "running"} & set(getattr(item, "fixturenames", ())):  # "running": of test_launchers.py
             item.add_marker(pytest.mark.flaky(reruns=2, only_rerun=[_MISREAD]))
 
 
@@ -91,7 +91,8 @@ def short_addresses(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPa
 @pytest.fixture(autouse=True)
 def no_jobs_left(request: pytest.FixtureRequest) -> Iterator[None]:
     """A test that leaves jobs behind fails itself, rather than those after it."""
-    slurm = request.getfixturevalue("slurm") if "slurm" in request.fixturenames else None
+    own = request.node.fixturenames  # not those that a module's fixture asked for: its jobs live on
+    slurm = request.getfixturevalue("slurm") if "slurm" in own else None
     yield
     if slurm is not None:
         try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from tests.integration.support import eventually
 FAKES = Path(__file__).with_name("fakes")
 SCHEDULERS = ["pbs", "torque", "lsf", "flux", "htcondor"]
 
-pytestmark = pytest.mark.mpi
+pytestmark = [pytest.mark.mpi, pytest.mark.timeout(300)]
 
 
 class Batch:
@@ -75,7 +76,7 @@ def test_submitted_queued_running_ready_called_stopped(batch: Batch) -> None:
             queued.set()
 
     def let_in() -> None:
-        queued.wait(30)
+        queued.wait(90)
         batch.open()
 
     opener = threading.Thread(target=let_in)
@@ -103,15 +104,15 @@ def test_the_queue_is_none(batch: Batch) -> None:
 
 #: Of each one; how all of them say each is in tests/launch/batch/test_recorded.py.
 ENDS = {"pbs": "cancel", "torque": "walltime", "lsf": "memory", "flux": "walltime", "htcondor": "cancel"}
+WORDS = {
+    "cancel": "it was cancelled",
+    "walltime": "its walltime was over",
+    "memory": "it used more memory than it may",
+}
 
 
 def test_ended_by_the_scheduler_before_its_engines_were_there(batch: Batch) -> None:
     what = ENDS[batch.name]
-    words = {
-        "cancel": "it was cancelled",
-        "walltime": "its walltime was over",
-        "memory": "it used more memory than it may",
-    }
 
     def end_it() -> None:
         eventually(lambda: any((job / "began").exists() for job in batch.jobs))
@@ -123,7 +124,20 @@ def test_ended_by_the_scheduler_before_its_engines_were_there(batch: Batch) -> N
         hpcremote.Cluster(n=2, profile=batch.name, setup=["sleep 1000"]).start()
     ending.join()
     assert "ended before all engines were there" in str(caught.value)
-    assert words[what] in str(caught.value)
+    assert WORDS[what] in str(caught.value)
+
+
+@pytest.mark.parametrize("batch", ["lsf", "flux"], indirect=True)
+def test_ended_by_the_scheduler_while_its_engines_work(batch: Batch) -> None:
+    """No real one here ends a job for its memory."""
+    with hpcremote.Cluster(n=2, profile=batch.name) as rc:
+        call = rc[:].apply_async(time.sleep, 600)
+        batch.tell(ENDS[batch.name])
+        with pytest.raises(hpcremote.CompositeError) as caught:
+            call.get(60)
+    for error in caught.value.errors:
+        assert isinstance(error, hpcremote.EngineError)
+        assert WORDS[ENDS[batch.name]] in str(error)
 
 
 class EnoughError(Exception):

@@ -179,9 +179,11 @@ def test_two_labs_at_once_and_one_whose_owner_is_killed(hosts: Hosts) -> None:
     keepers = [
         child for child in psutil.Process(dying.pid).children(recursive=True) if child.name() == "sleep"
     ]
-    assert left in folder.living()
-    dying.kill()
-    dying.communicate()
+    try:
+        assert left in folder.living()
+    finally:
+        dying.kill()
+        dying.communicate()
     eventually(lambda: all(has_ended(child) for child in keepers))
     assert left in folder.folders()
     Hosts(["head"]).close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
@@ -18,7 +19,7 @@ from tests.integration.support import PATIENCE, eventually, has_ended
 from tests.schedulers.lab.hosts import Host, Hosts
 from tests.schedulers.lab.keeper import Program
 
-pytestmark = pytest.mark.mpi
+pytestmark = [pytest.mark.mpi, pytest.mark.timeout(400)]
 
 HPCREMOTE = [sys.executable, "-m", "hpcremote"]
 RANKS = 4
@@ -57,21 +58,27 @@ class Site:
         profile = folder / "site.yaml"
         profile.write_text(f"extends: mpi\nrelay: {relay}\ninterface: eth0\n")
         self._log = (folder / "log").open("a+")
+        self._folder, self._programs = folder, []
+
+    def begin(self) -> None:
+        """Start it all, and wait until all ranks are there."""
         output = {"stdout": self._log, "stderr": self._log}
-        self.controller = self.head.popen([*HPCREMOTE, "controller", "--profile", profile], **output)
+        profile = self._folder / "site.yaml"
+        self._programs.append(self.head.popen([*HPCREMOTE, "controller", "--profile", profile], **output))
         home = files.user_dir() / "clusters" / "site"
-        eventually(lambda: list(home.glob("*/engine.json")), why="there is no controller")
+        eventually(lambda: list(home.glob("*/engine.json")), 60, lambda: f"no controller: {self.log()}")
         (engine,) = home.glob("*/engine.json")
         self.address = json.loads(engine.read_text())["addresses"][0]
-        self.job = self._mpiexec(folder, [*HPCREMOTE, "engine", "--file", engine], output)
+        self._programs.append(self._mpiexec([*HPCREMOTE, "engine", "--file", engine], output))
         client = [sys.executable, "-c", _CLIENT, engine.with_name("client.json")]
         self.client = self.head.popen(client, stdin=subprocess.PIPE, stderr=self._log)
-        assert self("rc.wait_for_engines(4, timeout=60)") is None
+        self._programs.append(self.client)
+        assert self("rc.wait_for_engines(4, timeout=90)") is None
         self("view = rc[:]")
 
-    def _mpiexec(self, folder: Path, words: list[str | Path], output: dict[str, object]) -> Program:
+    def _mpiexec(self, words: list[str | Path], output: dict[str, object]) -> Program:
         """Start ranks on the nodes. mpiexec has the head's name and network, and sees all hosts as we do."""
-        shell = folder / "shell"
+        shell = self._folder / "shell"
         cases = [f'{node.name}) exec {shlex.join(_enter(node))} sh -c "$*" ;;' for node in self.nodes]
         lines = ["#!/bin/sh", 'while [ "${1#-}" != "$1" ]; do shift; done', "host=$1; shift", "case $host in"]
         shell.write_text("\n".join([*lines, *cases, "esac", ""]))
@@ -125,15 +132,32 @@ class Site:
         self("rc.shutdown(hub=True)")
         assert self.client.stdin is not None
         self.client.stdin.close()
-        for program in (self.client, self.controller, self.job):
+        for program in self._programs:
             program.wait(PATIENCE)
         for node in self.nodes:
-            eventually(lambda node=node: not node.processes("hpcremote"), why=f"{node.name} is not empty")
+            eventually(lambda node=node: not left(node), 60, lambda node=node: f"{node.name}: {left(node)}")
             if node is not self.killed:
                 assert node.run(["ls", "-A", f"/tmp/hpcremote-{os.geteuid()}"]).stdout == ""
-        assert self.client.stdout is not None
-        self.client.stdout.close()
+
+    def kill(self) -> None:
+        """Leave nothing to other tests, whatever happened."""
+        for program in self._programs:
+            program.kill_all()
+        for host in self.hosts:
+            for process in host.processes("-m hpcremote"):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+        for program in self._programs:
+            for pipe in (program.stdin, program.stdout):
+                if pipe is not None:
+                    pipe.close()
+            program.wait(PATIENCE)
         self._log.close()
+
+
+def left(host: Host) -> list[str]:
+    """Return what of hpcremote runs on a host."""
+    return host.commands("-m hpcremote")
 
 
 def _enter(host: Host) -> list[str]:
@@ -144,8 +168,12 @@ def _enter(host: Host) -> list[str]:
 @pytest.fixture
 def site(hosts: Hosts, tmp_path: Path) -> Iterator[Site]:
     made = Site(hosts, tmp_path, "auto")
-    yield made
-    made.close()
+    try:
+        made.begin()
+        yield made
+        made.close()
+    finally:
+        made.kill()
 
 
 def test_one_connection_a_node_whoever_dies(site: Site) -> None:
@@ -170,22 +198,23 @@ def test_one_connection_a_node_whoever_dies(site: Site) -> None:
         eventually(lambda before=before: has_ended(before))
         assert site("[one.get(60) for one in ar]") == [[0] * RANKS, [RANKS] * RANKS, [2 * RANKS] * RANKS]
         assert site.agent(node) != before
-    assert site.connections() == ["node1", "node2"]
+    eventually(lambda: site.connections() == ["node1", "node2"], why=site.connections)
     assert site("view.apply_sync(os.getpid)") == pids
     assert site("len(view.stacks())") == RANKS
 
     site("def wait(): import time; print('my last words', flush=True); time.sleep(600)")
     site("running = rc[0].apply_async(wait); waiting = [view.apply_async(os.getpid) for _ in range(2)]")
+    assert site("rc.link.wait(lambda: 'last words' in running.stdout, 60)") is True  # it has begun
     site("rc.abort(waiting); running.abort()")
-    assert "TaskAborted" in str(site("waiting[1].get(20)"))
-    assert "KeyboardInterrupt" in str(site("running.get(20)"))
+    assert "TaskAborted" in str(site("waiting[1].get(60)"))
+    assert "KeyboardInterrupt" in str(site("running.get(60)"))
     assert site("view.apply_sync(os.getpid)") == pids
 
     site("ar = rc[3].apply_async(wait)")
-    assert site("rc.link.wait(lambda: 'last words' in ar.stdout, 20)") is True
+    assert site("rc.link.wait(lambda: 'last words' in ar.stdout, 60)") is True
     (victim,) = [one for one in site.ranks(site.nodes[1]) if _inner(one) == pids[3]]  # type: ignore[index]
     victim.kill()
-    said = str(site("ar.get(20)"))
+    said = str(site("ar.get(60)"))
     assert "EngineError" in said and "killed by SIGKILL" in said and "my last words" in said
 
 
@@ -202,7 +231,7 @@ def test_a_node_on_which_all_is_killed_is_missed(site: Site) -> None:
     site.killed = site.nodes[1]
     for process in [site.agent(site.killed), *site.ranks(site.killed)]:
         process.kill()  # all at once, as a batch system does that ends its job there
-    assert "EngineError" in str(site("ar.get(40)"))
+    assert "EngineError" in str(site("ar.get(90)"))
 
 
 @pytest.mark.parametrize("how", ["its agent stands still", "its wire is cut"])

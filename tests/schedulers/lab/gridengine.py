@@ -137,8 +137,19 @@ class GridEngine:
 
     def state(self, job: str) -> str:
         """Return a job's state as ``qstat`` has it, such as ``qw`` or ``r``; nothing when it has ended."""
-        rows = [line.split() for line in self.run("qstat", "-u", "*", check=True).stdout.splitlines()]
-        return next((row[4] for row in rows if row and row[0] == job), "")
+        return next((row[4] for row in self._rows() if row[0] == job), "")
+
+    def jobs(self) -> list[str]:
+        """Return the ids of jobs that wait or run."""
+        return [row[0] for row in self._rows()]
+
+    def cancel(self, job: str) -> None:
+        """Delete a job, as its user does."""
+        self.run("qdel", job, check=True)
+
+    def _rows(self) -> list[list[str]]:
+        lines = self.run("qstat", "-u", "*", check=True).stdout.splitlines()
+        return [line.split() for line in lines[2:]]  # after the heading and its rule
 
     def wait_for(self, job: str, *states: str) -> str:
         """Wait until a job is in one of *states*, and return which. The state of what has ended is ``""``."""

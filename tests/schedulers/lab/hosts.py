@@ -114,12 +114,17 @@ class Host:
     def processes(self, word: str = "") -> list[psutil.Process]:
         """Return what runs here and has *word* in its command line, by the numbers of our own machine."""
         assert self._keeper is not None, f"{self.name} is off"
-        found = []
+        return [process for process, line in self._running() if word in line]
+
+    def commands(self, word: str = "") -> list[str]:
+        """Return the command lines that :meth:`processes` finds, as text; none where the power is off."""
+        return [line for _, line in self._running() if word in line] if self.is_on else []
+
+    def _running(self) -> Iterator[tuple[psutil.Process, str]]:
+        assert self._keeper is not None
         for process in self._keeper.processes():
             with contextlib.suppress(psutil.NoSuchProcess):
-                if word in " ".join(process.cmdline()):
-                    found.append(process)
-        return found
+                yield process, " ".join(process.cmdline())
 
     # ------------------------------------------------------------ power and wires
 

@@ -126,6 +126,10 @@ class Slurm:
         """Return the ids of jobs that wait or run, or whose last processes are being ended."""
         return self.run("squeue", "-h", "-o", "%A", check=True).stdout.split()
 
+    def cancel(self, job: str) -> None:
+        """Cancel a job, as its user does."""
+        self.run("scancel", job, check=True)
+
     def expire(self, job: str) -> None:
         """Have a job reach its limit, of else whole minutes, at Slurm's next look, in up to 30 s."""
         soon = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(time.time() + 2))
