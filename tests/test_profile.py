@@ -11,7 +11,19 @@ from hpcremote import files, profile, settings
 from hpcremote.errors import ProfileError
 from hpcremote.profile import Profile, keys
 
-SHIPPED = ["default", "flux", "htcondor", "local", "lsf", "mpi", "pbs", "sge", "slurm", "torque"]
+SHIPPED = [
+    "default",
+    "flux",
+    "htcondor",
+    "htcondor-parallel",
+    "local",
+    "lsf",
+    "mpi",
+    "pbs",
+    "sge",
+    "slurm",
+    "torque",
+]
 
 
 @pytest.fixture(autouse=True)
