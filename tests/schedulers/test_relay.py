@@ -147,6 +147,8 @@ class Site:
             for process in host.processes("-m hpcremote"):
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.kill()
+        if self.killed is not None:  # what was killed there could not clear up
+            self.killed.run(["rm", "-rf", f"/tmp/hpcremote-{os.geteuid()}"], cwd=Path("/"))
         for program in self._programs:
             for pipe in (program.stdin, program.stdout):
                 if pipe is not None:
