@@ -217,7 +217,7 @@ def _values(
         "export": sorted({*ours, "PYTHONPATH", "HPCREMOTE_LOG_LEVEL", *profile.environment} & env.keys()),
         "threads_per_rank": profile.threads_per_rank,
         "if_root": "" if os.geteuid() == 0 else None,
-        "if_spare": None if any(name in env for name in _BATCH) else "",
+        "if_spare": None if profile.hosts or any(name in env for name in _BATCH) else "",
     }
 
 
