@@ -119,4 +119,6 @@ def _numpy_of(parts: Sequence[Any]) -> Any:
 def _concatenate(numpy: Any, parts: Sequence[Any]) -> Any:
     if any(isinstance(part, numpy.ma.MaskedArray) for part in parts):
         return numpy.ma.concatenate(parts)  # numpy.concatenate would lose the mask
-    return numpy.concatenate(parts)
+    # Of parts whose numbers have another byte order than the machine's it would make its own.
+    kind = parts[0].dtype
+    return numpy.concatenate(parts, dtype=kind if all(part.dtype == kind for part in parts) else None)

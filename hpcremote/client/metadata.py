@@ -5,10 +5,12 @@ from __future__ import annotations
 from datetime import datetime, timezone
 from typing import Any
 
-#: The keys, in the order in which they are shown. ``after``, ``follow``, ``execute_input``,
+#: The keys, in the order in which they are shown. ``carrier`` says who took the data from engine to
+#: engine, ``mpi`` or ``controller``. ``after``, ``follow``, ``execute_input``,
 #: ``execute_result``, ``outputs`` and ``data`` are empty here; they are there for scripts that look at them.
 KEYS = (
     "after",
+    "carrier",
     "completed",
     "data",
     "engine_id",
@@ -35,7 +37,7 @@ class Metadata(dict[str, Any]):
 
     def __init__(self, **known: Any) -> None:
         super().__init__(dict.fromkeys(KEYS))
-        self.update(after=[], follow=[], outputs=[], data={}, stdout="", stderr="")
+        self.update(carrier="controller", after=[], follow=[], outputs=[], data={}, stdout="", stderr="")
         for key, value in known.items():
             self[key] = value
 

@@ -71,6 +71,11 @@ class Together(Report):
         self._must_be_ready()
         return max(self._starts(), default=(0.0, None))[1]
 
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        printer.text(repr(self))
+        if self.ready() and len(self._seats) > 1 and self.last is not None:
+            printer.text(f"\nbegun within {self.skew:.3g} s, last on engine {self.last}")
+
     def _starts(self) -> list[tuple[float, int]]:
         rows = [(flight.times(seat)[0], flight.targets[seat]) for flight, seat in self._seats]
         return [row for row in rows if row[0]]

@@ -28,7 +28,7 @@ def test_lists_come_back(dist: str, items: list[int], parts: int) -> None:
 @given(
     length=st.integers(0, 40),
     parts=st.integers(1, 9),
-    dtype=st.sampled_from(["f8", "i2", "c16", "?", "S3", "M8[s]", "f4,i8"]),
+    dtype=st.sampled_from(["f8", ">f8", "i2", ">i2", "c16", "?", "S3", "M8[s]", "f4,i8"]),
     inner=st.sampled_from([(), (2,), (0, 3)]),
 )
 def test_arrays_come_back_with_their_dtype(

@@ -8,11 +8,12 @@ SEED = {
     "after", "completed", "engine_id", "engine_uuid", "follow", "msg_id", "received", "started", "status",
     "stderr", "stdout", "submitted",
 }  # fmt: skip
+OURS = {"carrier"}
 TODAY = {"data", "error", "execute_input", "execute_result", "label", "outputs"}
 
 
 def test_the_keys_are_those_of_the_seed_and_of_today() -> None:
-    assert set(KEYS) == SEED | TODAY
+    assert set(KEYS) == SEED | TODAY | OURS
     assert set(Metadata()) == set(KEYS)
 
 
@@ -23,7 +24,7 @@ def test_keys_are_attributes_and_no_others_exist() -> None:
     assert told["status"] == "ok"
     assert (told.after, told.follow, told.outputs, told.data) == ([], [], [], {})
     for attempt in (lambda: told.engine, lambda: setattr(told, "engine", 1)):
-        with pytest.raises(AttributeError, match="no 'engine', only after, completed"):
+        with pytest.raises(AttributeError, match="no 'engine', only after, carrier"):
             attempt()
     with pytest.raises(KeyError):
         told["engine"] = 1

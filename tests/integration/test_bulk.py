@@ -281,6 +281,7 @@ def test_results_are_as_ever(rc4: hpcremote.Client) -> None:
     assert ar.ready()
     assert ar.successful()
     assert ar.carrier == "mpi"
+    assert [each["carrier"] for each in ar.metadata] == ["mpi"] * len(ar)
     assert list(ar.get_dict()) == [0, 1, 2, 3]
     assert ar.engine_id == [0, 1, 2, 3]
     assert [len(one.get(PATIENCE)) for one in ar.split()] == [100_000] * 4
@@ -294,7 +295,8 @@ def test_results_are_as_ever(rc4: hpcremote.Client) -> None:
 
 
 def test_memory_in_common_is_faster(rc4: hpcremote.Client) -> None:
-    assert rc4[:].push({"a": bytes(5_000_000)}).carrier == "controller"
+    pushed = rc4[:].push({"a": bytes(5_000_000)})
+    assert (pushed.carrier, pushed["carrier"]) == ("controller", ["controller"] * 4)
     assert rc4[:].scatter("a", bytes(5_000_000)).carrier == "controller"
     assert rc4[:].reduce(lambda: 1).carrier == "mpi"
     assert rc4[0].reduce(lambda: 1).carrier == "controller"

@@ -242,13 +242,14 @@ DOCUMENTED = {
     "after", "completed", "engine_id", "engine_uuid", "follow", "msg_id", "received", "started", "status",
     "stderr", "stdout", "submitted",
 }  # fmt: skip
+OURS = {"carrier"}
 OF_TODAY = {"data", "error", "execute_input", "execute_result", "label", "outputs"}
 
 
 def test_metadata(nb: Notebook) -> None:
     nb(WAIT)("ar = e0.apply_async(wait, 0.2)")("ar.get()")("metadata = ar.metadata")
     known: dict[str, Any] = nb.metadata
-    assert set(known) == DOCUMENTED | OF_TODAY
+    assert set(known) == DOCUMENTED | OF_TODAY | OURS
     assert (known["after"], known["follow"]) == ([], [])
     assert (known["engine_id"], known["status"], known["stdout"], known["stderr"]) == (0, "ok", "", "")
     assert isinstance(known["engine_uuid"], str) and isinstance(known["msg_id"], str)
