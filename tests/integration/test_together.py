@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -229,6 +230,18 @@ def test_a_communicator_over_exactly_the_engines_of_the_call(mpi4: Running, ids:
     assert mpi4.rc[ids].apply_sync(who) == [(place, len(ids), ids, True) for place in range(len(ids))]
 
 
+@pytest.mark.parametrize("interruptible", [True, False])
+def test_a_communicator_that_was_freed_is_made_again(view: Any, interruptible: bool) -> None:
+    def free(interruptible: bool) -> None:
+        import hpcremote
+
+        hpcremote.comm(interruptible).Free()
+
+    for _ in range(2):
+        view.apply_async(free, interruptible).get(timeout=PATIENCE)
+        assert view.apply_async(total, 1).get(timeout=PATIENCE) == [4] * 4
+
+
 def test_a_failure_on_some_engines_does_not_disturb_the_others(view: Any, mpi4: Running) -> None:
     def long_sum() -> Any:
         import time
@@ -409,6 +422,12 @@ def test_skew_says_who_came_last(view: Any, mpi4: Running) -> None:
     assert result.get(timeout=PATIENCE) == [4] * 4
     assert result.last == 2
     assert result.skew > 0.2
+    rows = result.metadata
+    began = max(row["started"] for row in rows)
+    assert rows[2]["started"] == began and all(row["completed"] >= began for row in rows)
+    shown: list[str] = []
+    result._repr_pretty_(SimpleNamespace(text=shown.append), False)  # what IPython displays
+    assert "".join(shown) == f"{result!r}\nbegun within {result.skew:.3g} s, last on engine 2"
 
 
 # ---------------------------------------------------------------- one order
@@ -463,4 +482,22 @@ def test_ranks_whose_mpi_has_no_communicators_left_say_so_and_can_be_restarted(
         view.apply_async(world_total, 1).get(timeout=PATIENCE)
     assert view.apply_sync(pow, 2, 3) == [8, 8]
     running.rc.set(0).restart()
+    assert view.apply_async(world_total, 1).get(timeout=PATIENCE) == [2, 2]
+
+
+def test_the_name_comm_world_is_left_alone_where_the_profile_says_so(start: Callable[..., Running]) -> None:
+    def kinds() -> Any:
+        from mpi4py import MPI
+
+        import hpcremote
+
+        return type(MPI.COMM_WORLD).__name__, type(hpcremote.comm()).__name__
+
+    running = start(n=2, profile="mpi", comm_world=False)
+    view = running.rc[:]
+    view.grace = 0.2
+    assert view.apply_sync(kinds) == [("Intracomm", "Comm")] * 2
+    with pytest.raises(CollectiveError):
+        view.apply_async(fail_on, 1, "allreduce").get(timeout=PATIENCE)
+    assert view.apply_async(total, 1).get(timeout=PATIENCE) == [2, 2]
     assert view.apply_async(world_total, 1).get(timeout=PATIENCE) == [2, 2]

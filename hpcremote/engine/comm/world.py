@@ -169,6 +169,8 @@ class World:
                 else "hpcremote.comm() works inside a call: no call runs on this engine now"
             )
         found = self._kept.get((ranks, interruptible))
+        if found == MPI.COMM_NULL:  # the user has freed it
+            found = None
         self._plainly |= not interruptible
         return self._make((ranks, interruptible)) if found is None else found
 
