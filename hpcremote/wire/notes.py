@@ -25,19 +25,20 @@ class Note(NamedTuple):
     file: str = ""
     line: int = 0
     steps: Mapping[str, Sequence[Step]] = {}
+    communicator: str = ""
 
 
 def dump(note: Note) -> str:
     """Return *note* as text."""
     steps = {name: list(some)[-NOTED:] for name, some in note.steps.items()}
-    return json.dumps([note.operation, note.file, note.line, steps])
+    return json.dumps([note.operation, note.file, note.line, steps, note.communicator])
 
 
 def read(text: str) -> Note:
     """Return the note in *text*, an empty one if there is none or it is half written."""
     try:
-        operation, file, line, steps = json.loads(text)
+        operation, file, line, steps, communicator = json.loads(text)
         found = {name: [Step(*step) for step in some] for name, some in steps.items()}
     except (ValueError, TypeError, AttributeError):
         return Note()
-    return Note(operation, file, line, found)
+    return Note(operation, file, line, found, communicator)

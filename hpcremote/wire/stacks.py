@@ -20,6 +20,8 @@ from typing import NamedTuple
 
 #: What an engine does that has nothing to do.
 IDLE = "waiting for work"
+#: What one does that has to make communicators anew, together with others that may be at work.
+RENEWING = "waiting for others, to make communicators anew after a failure"
 #: What one does that has not begun to take calls.
 STARTING = "starting"
 
@@ -154,6 +156,8 @@ def _own_doing(frames: Sequence[Frame], note: str) -> str:
     names = {frame.function for frame in frames}
     if "perform" in names:
         return f"in {note}" if note else "handling a call"
+    if "renew_now" in names:
+        return RENEWING
     if "_serve" in names:
         return IDLE if "wait" in names else "between calls"
     return f"{STARTING} (MPI_Init)" if "join_world" in names else STARTING

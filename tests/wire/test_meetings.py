@@ -13,7 +13,7 @@ HERE = Stack((Frame("/home/solve.py", 12, "solve"),))
 
 def inside(*steps: tuple[int, str, int | None], comm: str = "COMM_WORLD", line: int = 12) -> Note:
     """A rank that is in the last of these collectives."""
-    return Note(steps[-1][1], "/home/solve.py", line, {comm: [Step(*step) for step in steps]})
+    return Note(steps[-1][1], "/home/solve.py", line, {comm: [Step(*step) for step in steps]}, comm)
 
 
 def test_a_note_comes_back_as_it_was() -> None:
@@ -53,6 +53,26 @@ def test_what_nobody_waits_in_and_old_notes_are_not_told() -> None:
     assert differing({0: (elsewhere, HERE), 1: (inside((8, "bcast", 0), line=99), HERE)}) == []
     idle = Stack(doing="waiting for work")
     assert differing({0: (inside((8, "bcast", 1)), idle), 1: (inside((8, "Barrier", None)), HERE)}) == []
+
+
+def test_ranks_that_wait_for_each_other_on_two_communicators_are_named() -> None:
+    world = inside((7, "allreduce", None))
+    ours = "comm() of ranks 0,1,2,3"
+    notes = dict.fromkeys((0, 2, 3), (world, HERE))
+    notes[1] = inside((1, "allreduce", None), comm=ours), HERE
+    (said,) = differing(notes)
+    assert said == (
+        "rank 1 in allreduce of comm() of ranks 0,1,2,3, ranks 0,2-3 in allreduce of COMM_WORLD: "
+        "they wait for each other"
+    )
+    # Neither one that is only ahead, nor one that is no member, is waited for.
+    ahead = notes[1][0]._replace(steps={**notes[1][0].steps, "COMM_WORLD": [Step(7, "allreduce", None)]})
+    assert differing({**notes, 1: (ahead, HERE)}) == []
+    pair = inside((1, "bcast", 0), comm="comm() of ranks 0,2"), HERE
+    assert differing({0: pair, 1: (inside((4, "bcast", 0), comm="comm() of ranks 1,3"), HERE)}) == []
+    second = {9: (inside((1, "bcast", 0), comm="comm() of ranks 0,1"), HERE), 8: (world, HERE)}
+    (said,) = differing(second, "engine", 8)
+    assert said.startswith("engine 8 in allreduce of COMM_WORLD, engine 9 in bcast of comm() of ranks 0,1: ")
 
 
 def test_jobs_have_each_their_own_comm_world() -> None:

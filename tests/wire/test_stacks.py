@@ -24,6 +24,7 @@ PERFORMING = [
     Frame(f"{PACKAGE}/engine/operations.py", 65, "perform"),
     Frame(f"{PACKAGE}/engine/operations.py", 86, "_apply"),
 ]
+RENEWING = [("executor", "run"), ("comm/side", "renew_now"), ("comm/watch", "wait"), ("comm/watch", "until")]
 SOLVE = Frame("/home/u/solve.py", 12, "solve")
 
 
@@ -148,6 +149,10 @@ def test_the_current_thread_counts():
         ([*STARTED, Frame(f"{PACKAGE}/engine/mpi.py", 70, "join_world")], "starting (MPI_Init)"),
         ([*SERVING, Frame(f"{PACKAGE}/net/channel.py", 170, "wait")], "waiting for work"),
         (PERFORMING, "handling a call"),
+        (
+            [*SERVING, *(Frame(f"{PACKAGE}/engine/{name}.py", 1, what) for name, what in RENEWING)],
+            "waiting for others, to make communicators anew after a failure",
+        ),
     ],
 )
 def test_ranks_outside_of_user_code(frames, doing):

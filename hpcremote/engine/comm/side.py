@@ -120,7 +120,7 @@ class Side:
         steps = self._world.steps()
         if waiting is None:
             return dump(Note(steps=steps))
-        return dump(Note(waiting.operation, waiting.filename, waiting.lineno, steps))
+        return dump(Note(waiting.operation, waiting.filename, waiting.lineno, steps, waiting.comm))
 
     # ------------------------------------------------------------ the gate
 
