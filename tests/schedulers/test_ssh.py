@@ -28,6 +28,11 @@ def test_from_host_to_host(hosts: Hosts) -> None:
     assert (done.stdout, done.returncode) == ("node1\nnode2\n", 3)
 
 
+def test_the_labs_own_daemons_are_not_taken_for_what_was_left(hosts: Hosts) -> None:
+    assert all(host.processes("sshd") for host in hosts)
+    assert not any(host.processes("hpcremote") for host in hosts)
+
+
 def test_over_a_jump_host(hosts: Hosts) -> None:
     hosts.cut(hosts.head, hosts["node2"])
     assert hosts.head.run(["ssh", "-J", "node1", "node2", "hostname"], check=True).stdout == "node2\n"

@@ -9,7 +9,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-_PREFIX = "hpcremote-lab-"
+#: What the folders of labs begin with.
+PREFIX = "hpcremote-lab-"
 
 
 class Folder:
@@ -23,7 +24,7 @@ class Folder:
 
     def __init__(self) -> None:
         sweep()
-        self.path = Path(tempfile.mkdtemp(prefix=_PREFIX))
+        self.path = Path(tempfile.mkdtemp(prefix=PREFIX))
         self.path.chmod(0o755)
         self._lock = os.open(self.path / "new", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
@@ -37,7 +38,7 @@ class Folder:
 
 def folders() -> list[Path]:
     """Return the folders of all runs, living and dead, the newest last."""
-    found = Path(tempfile.gettempdir()).glob(f"{_PREFIX}*/lock")
+    found = Path(tempfile.gettempdir()).glob(f"{PREFIX}*/lock")
     return [lock.parent for lock in sorted(found, key=lambda lock: lock.stat().st_mtime)]
 
 

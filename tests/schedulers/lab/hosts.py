@@ -23,7 +23,7 @@ from typing import Any
 
 import psutil
 
-from tests.schedulers.lab import keeper
+from tests.schedulers.lab import folder, keeper
 from tests.schedulers.lab.folder import Folder
 from tests.schedulers.lab.keeper import PATIENCE, Keeper, Program
 
@@ -124,7 +124,8 @@ class Host:
         assert self._keeper is not None
         for process in self._keeper.processes():
             with contextlib.suppress(psutil.NoSuchProcess):
-                yield process, " ".join(process.cmdline())
+                # The lab's own folder, which its daemons name, is nothing of hpcremote's.
+                yield process, " ".join(process.cmdline()).replace(folder.PREFIX, "lab-")
 
     # ------------------------------------------------------------ power and wires
 
