@@ -11,22 +11,47 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from heat import advance, prepare
-
 import hpcremote
 
 #: "Try again", among the exit codes of sysexits.h.
 AGAIN = 75
 
 
+def begin(cells: int) -> None:
+    """Begin on this rank. What is saved are the engines' own names, and not those that heat.py has."""
+    global plate, steps
+    import heat
+
+    heat.prepare(cells)
+    plate, steps = heat.plate, 0
+
+
+def advance(count: int) -> float:
+    """Do some steps, and count them."""
+    global steps
+    import heat
+
+    change = heat.advance(count)
+    steps += count
+    return change
+
+
+def take_up() -> int:
+    """Go on with what has been put back; return how many steps are done."""
+    import heat
+
+    heat.plate = plate
+    return steps
+
+
 def go_on(view: hpcremote.DirectView, folder: Path, cells: int) -> int:
     """Put back what was saved, or begin; return how many steps are done."""
     if (folder / "rank-0.hpcremote").exists():
         view.load(folder, block=True)
-        done = int(view.client[0]["steps"])
+        done = view.apply_sync(take_up)[0]
         print(f"goes on after step {done}", flush=True)
         return done
-    view.apply_sync(prepare, cells)
+    view.apply_sync(begin, cells)
     return 0
 
 
@@ -41,9 +66,9 @@ def main(folder: str, cells: int = 400, tolerance: float = 0.001, minutes: float
                 with view.temp_flags(needs=minutes):
                     change = view.apply_sync(advance, 100)[0]
                 steps += 100
+                print(f"after {steps:5} steps: largest change {change:.4f} degrees", flush=True)
         except hpcremote.NotEnoughTime as error:
             print(error)
-            view.push({"steps": steps}, block=True)
             view.save(place, block=True)
             print(f"saved after step {steps}", flush=True)
             return AGAIN if steps > first else 1  # a job that got nowhere would be followed by others like it

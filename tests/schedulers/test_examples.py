@@ -104,18 +104,66 @@ def test_a_session_of_grid_engine(hosts: Hosts, sge: GridEngine, examples: Path)
     assert nothing_left(hosts)
 
 
+def test_a_sweep_of_grid_engine(hosts: Hosts, sge: GridEngine, examples: Path) -> None:
+    folder = examples / "grid_engine"
+    job = hosts.head.run(["qsub", "-terse", "sweep.qsub"], cwd=folder, check=True).stdout.strip()
+    assert sge.account(job)["exit_status"] == "0"
+    assert "40 of 40 runs are in sweep.csv" in (folder / "sweep.out").read_text()
+
+
+def test_a_session_in_slots_of_grid_engine(hosts: Hosts, sge: GridEngine, examples: Path) -> None:
+    words = ["qrsh", "-now", "no", "-pe", "mpi", "4", "-cwd", "-V", "./qrsh.sh", "../heat.py", "100", "0.1"]
+    done = hosts.head.run(words, cwd=examples / "grid_engine", seconds=PATIENCE, check=True)
+    assert "settled; mean temperature by rank: [8.57, 10.28, 10.28, 8.57]" in done.stdout
+    eventually(lambda: nothing_left(hosts))
+
+
+def test_a_program_of_grid_engine_that_takes_longer_than_a_job(
+    hosts: Hosts, sge: GridEngine, examples: Path
+) -> None:
+    folder = examples / "grid_engine"
+    script = folder / "long_heat.qsub"
+    script.write_text(script.read_text().replace("+ 1800", "+ 120"))
+    words = ["qsub", "-terse", "long_heat.qsub", "600", "0", "1.4"]
+    job = hosts.head.run(words, cwd=folder, check=True).stdout.strip()
+    out = folder / "long-heat.out"
+    try:
+        eventually(lambda: out.exists() and goes_on(out.read_text()), 2 * PATIENCE, "it does not go on")
+    finally:
+        sge.run("qdel", job)
+    sge.wait_for(job, "")  # and it is not queued again
+
+
 @pytest.mark.mpi
-def test_a_job_script_of_pbs_with_its_variables(examples: Path) -> None:
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["one_job.pbs"], "settled; mean temperature by rank: [6.2, 6.2]"),
+        (["sweep.pbs"], "40 of 40 runs are in sweep.csv"),
+        (["session.sh", "../heat.py", "100", "0.1"], "settled; mean temperature by rank: "),
+    ],
+)
+def test_a_job_script_of_pbs_with_its_variables(examples: Path, words: list[str], said: str) -> None:
     # There is no PBS server to be had: what it gives to a script are variables and a file of nodes.
     nodes = examples / "nodes"
     nodes.write_text("localhost\n" * 2)
     done = subprocess.run(
-        ["bash", "one_job.pbs"],
+        ["bash", *words],
         cwd=examples / "pbs", capture_output=True, text=True, timeout=PATIENCE, check=False,
         env=environment(PBS_O_WORKDIR=str(examples / "pbs"), PBS_NODEFILE=str(nodes), PBS_JOBID="1.server"),
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "settled; mean temperature by rank: [6.2, 6.2]" in done.stdout
+    assert said in done.stdout
+
+
+def goes_on(said: str) -> bool:
+    """Say whether a program that was saved goes on where it was, and is further now."""
+    again = re.search(r"goes on after step (\d+)", said)
+    if again is None:
+        return False
+    assert re.search(rf"saved after step {again[1]}\b", said), said
+    assert "Traceback" not in said, said
+    return f"after {int(again[1]) + 100:5} steps: largest change" in said
 
 
 def test_a_program_that_takes_longer_than_a_job(hosts: Hosts, slurm: Slurm, examples: Path) -> None:
@@ -131,7 +179,7 @@ def test_a_program_that_takes_longer_than_a_job(hosts: Hosts, slurm: Slurm, exam
     assert saved is not None and int(saved[1]) > 0
     (second,) = slurm.jobs()
     out = examples / f"long-heat-{second}.out"
-    eventually(lambda: out.exists() and f"goes on after step {saved[1]}" in out.read_text(), PATIENCE)
+    eventually(lambda: out.exists() and goes_on(f"{said}\n{out.read_text()}"), PATIENCE)
     slurm.run("scancel", second, check=True)
     slurm.wait_for(second, "CANCELLED")
     eventually(lambda: nothing_left(hosts))
