@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hpcremote.controller.events import Actions, Peer
-from hpcremote.controller.roster import BY_LAUNCHER, BY_SCHEDULER, Engine, Roster
+from hpcremote.controller.roster import BY_LAUNCHER, BY_SCHEDULER, CONTROLLER_BY_SCHEDULER, Engine, Roster
 from hpcremote.controller.walltime import Term, Walltime
 from hpcremote.wire import messages as m
 from hpcremote.wire.walltime import FINAL, words
@@ -154,7 +154,7 @@ class Ending:
         self._look = 0.0
         for set_id in {engine.info.set_id for engine in self._roster.engines.values()} - self._stops.keys():
             left = min(self._walltime.left(set_id), KILL_WAIT)
-            why = f"the controller's job was ended by its scheduler ({_name(number)})"
+            why = f"{CONTROLLER_BY_SCHEDULER} ({_name(number)})"
             self._stops[set_id] = (self._actions.now + left, why)
             self._last_minutes(set_id, number, left)
             self._maybe_stop(set_id)

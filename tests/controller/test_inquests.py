@@ -7,7 +7,7 @@ import pytest
 from hpcremote.controller.events import Arrived, Inquire, Inquired, Lost, Opened, Relaunch, Send, Tick
 from hpcremote.controller.inquests import FRESH, PATIENCE
 from hpcremote.controller.machine import Controller
-from hpcremote.controller.roster import BY_LAUNCHER, BY_SCHEDULER
+from hpcremote.controller.roster import BY_LAUNCHER, BY_SCHEDULER, CONTROLLER_BY_SCHEDULER
 from hpcremote.wire import messages as m
 
 WORDS = "job 7 (slurm) has ended: it was cancelled"
@@ -126,6 +126,18 @@ def test_a_call_that_was_interrupted_because_the_scheduler_ends_the_engine_is_lo
     (lost,) = results(controller.handle(Inquired("job", WORDS), 3.5))
     assert (lost.engine, lost.status) == (0, "lost")
     assert WORDS in lost.err
+
+
+def test_so_is_one_that_was_interrupted_because_the_scheduler_ends_the_controller() -> None:
+    controller = controller_with("job")
+    call = m.Call(1, [0, 1], "apply", b"", [m.Part(b"x", [1])])
+    sent = controller.handle(Arrived("client", call, ()), 1.0)
+    (seq,) = {one.message.seq for one in sent if type(one) is Send and isinstance(one.message, m.Run)}
+    controller.roster.engines[0].leaving = f"{CONTROLLER_BY_SCHEDULER} (SIGTERM)"
+    assert not results(controller.handle(Arrived("a", m.Done(seq, "error", m.Part(b"x", [1])), ()), 2.0))
+    (lost,) = results(controller.handle(Lost("a"), 3.0))
+    assert (lost.engine, lost.status) == (0, "lost")
+    assert CONTROLLER_BY_SCHEDULER in lost.err
 
 
 @pytest.mark.parametrize("known", [WORDS, ""])
