@@ -207,7 +207,7 @@ def wait_gone(processes: Iterable[Process], children: Iterable[Child], seconds: 
         time.sleep(_LOOK_AGAIN)
 
 
-def _surely_marked(mark: str) -> list[Process]:
+def surely_marked(mark: str) -> list[Process]:
     """Return what carries *mark*; nothing only if two looks find nothing.
 
     One look misses what forks and ends between the list of processes and the look at it, and what is just
@@ -220,7 +220,7 @@ def _wait_unmarked(mark: str, seconds: float) -> bool:
     """Wait until nothing carries *mark*, at most *seconds*; say whether that is so."""
     deadline = time.monotonic() + seconds
     # Looked up again: one that was just starting may have forked, as a node agent does.
-    while left := _surely_marked(mark):
+    while left := surely_marked(mark):
         if not wait_gone(left, (), deadline - time.monotonic()):
             return False
     return True
@@ -249,7 +249,7 @@ def end(
         # Looked up again each time: what was just starting has children by now.
         processes = [one for one in dict.fromkeys([*processes, *marked(mark)]) if one.alive()]
         send(processes, number, group=True)
-        if wait_gone(processes, children, seconds) and not _surely_marked(mark):
+        if wait_gone(processes, children, seconds) and not surely_marked(mark):
             return
     left = [one.pid for one in dict.fromkeys([*processes, *marked(mark)]) if one.alive()]
     if left:

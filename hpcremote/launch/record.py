@@ -30,7 +30,7 @@ from hpcremote.connection import Connection, from_dict
 from hpcremote.errors import AlreadyRunning, ConfigError
 from hpcremote.ids import is_blob_name
 from hpcremote.launch import memory
-from hpcremote.launch.process import Process, end, marked
+from hpcremote.launch.process import Process, end, surely_marked
 
 FORMAT = 1
 _FILE = "cluster.json"
@@ -143,7 +143,7 @@ class Record:
             return self.state
         if self.state == "starting" and self.owner.alive():
             return "starting"
-        left = self.jobs or any(one.alive() for one in self.processes) or marked(self.mark)
+        left = self.jobs or any(one.alive() for one in self.processes) or surely_marked(self.mark)
         return "broken" if left else "stale"
 
     def write(self) -> None:
