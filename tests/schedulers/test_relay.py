@@ -55,6 +55,8 @@ class Site:
     def __init__(self, hosts: Hosts, folder: Path, relay: str) -> None:
         self.hosts = hosts
         self.head, self.nodes = hosts.head, hosts.nodes[:2]
+        for node in self.nodes:  # what lost its power in other tests could not clear up
+            node.run(["rm", "-rf", f"/tmp/hpcremote-{os.geteuid()}"], cwd=Path("/"))
         profile = folder / "site.yaml"
         profile.write_text(f"extends: mpi\nrelay: {relay}\ninterface: eth0\n")
         self._log = (folder / "log").open("a+")
@@ -137,7 +139,7 @@ class Site:
         for node in self.nodes:
             eventually(lambda node=node: not left(node), 60, lambda node=node: f"{node.name}: {left(node)}")
             if node is not self.killed:
-                assert node.run(["ls", "-A", f"/tmp/hpcremote-{os.geteuid()}"]).stdout == ""
+                assert node.run(["ls", "-A", f"/tmp/hpcremote-{os.geteuid()}"], cwd=Path("/")).stdout == ""
 
     def kill(self) -> None:
         """Leave nothing to other tests, whatever happened."""
