@@ -201,10 +201,7 @@ hpcremote.on_walltime(last_words)
 """
 
 
-_CUT = "rank 0 was ended before its hook was over, twice of two times: cause not found yet"
-
-
-@pytest.mark.parametrize("where", ["own-job", pytest.param("job", marks=pytest.mark.skip(reason=_CUT))])
+@pytest.mark.parametrize("where", ["own-job", "job"])
 def test_the_controllers_job_is_cancelled(on_slurm: User, where: str) -> None:
     """Hooks run, engines end and say why, and nothing of any job is left."""
     assert on_slurm.command("start", **{**KEYS, "controller": where}).returncode == 0
