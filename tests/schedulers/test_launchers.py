@@ -26,7 +26,7 @@ _RING = (
 _CANCELLED = {
     "slurm-srun": "^EngineError: .*job {job} .slurm. has ended: it was cancelled",
     "slurm-mpiexec": "^EngineError: .*job {job} .slurm. has ended: it was cancelled",
-    "slurm-all-in-job": "job was ended by its scheduler|KeyboardInterrupt|went away",
+    "slurm-all-in-job": "job was ended by its scheduler|went away",
     "torque": "^EngineError: .*job {job} .torque. has ended",
     "sge": "^EngineError: .*job {job} .sge. has ended",
 }
