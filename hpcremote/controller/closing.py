@@ -51,11 +51,12 @@ class Closing:
         self.why = ""
 
     def told(self, number: int) -> None:
-        """A scheduler is about to end the controller's job, by a signal; told again: at once."""
-        name = signal.Signals(number).name
-        if self._until is not None:
-            self.begin(f"{name} received")
-        else:
+        """A scheduler is about to end the controller's job, by a signal.
+
+        It may be told again, by the job's script, say, whose commands end before the ranks do.
+        """
+        if self._until is None:
+            name = signal.Signals(number).name
             self._after_hooks = f"its scheduler ended the controller's job ({name})"
             self._until = self._actions.now + KILL_WAIT
             self._hooks.last_call(number)

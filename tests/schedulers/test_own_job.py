@@ -188,12 +188,13 @@ def test_engines_are_restarted_in_the_job_that_the_controller_is_in(user: User) 
 
 _HOOK = """
 rc[:].execute('''
-import hpcremote
+import hpcremote, time
 from pathlib import Path
 
 def last_words():
     rank = hpcremote.comm().rank
     hpcremote.comm().barrier()
+    time.sleep(1)  # the work that a hook has: it goes on after the job was told
     Path(f"hook-{rank}").touch()
 
 hpcremote.on_walltime(last_words)
@@ -201,14 +202,17 @@ hpcremote.on_walltime(last_words)
 """
 
 
-@pytest.mark.parametrize("where", ["own-job", "job"])
-def test_the_controllers_job_is_cancelled(on_slurm: User, where: str) -> None:
+_ALL: list[str] = []  # SIGTERM to all of the job's processes, as at its time limit
+_SHELL = ["--batch", "--signal=TERM"]
+
+
+@pytest.mark.parametrize(("where", "whom"), [("own-job", _ALL), ("job", _ALL), ("job", _SHELL)])
+def test_the_controllers_job_is_cancelled(on_slurm: User, where: str, whom: list[str]) -> None:
     """Hooks run, engines end and say why, and nothing of any job is left."""
     assert on_slurm.command("start", **{**KEYS, "controller": where}).returncode == 0
     on_slurm.python(_HOOK)
     (job, *_) = on_slurm.status()["jobs"]
-    # To all of the job, as at its time limit.
-    on_slurm.lab.run("scancel", "--full", "--signal=TERM", job["id"], check=True)
+    on_slurm.lab.run("scancel", *whom, job["id"], check=True)
     eventually(lambda: not on_slurm.jobs(), seconds=60, why="a job is left")
     assert sorted(path.name for path in on_slurm.folder.glob("hook-*")) == ["hook-0", "hook-1"]
     found = on_slurm.status()

@@ -96,6 +96,7 @@ def draft(  # noqa: PLR0913 - facts about one job
         "controller": (python, *controller) if controller else None,
         "controller_log": str(record.log_folder(folder) / CONTROLLER_LOG),
         "if_controller": "" if controller else None,
+        "if_no_controller": None if controller else "",
         "again": str(folder / AGAIN) if controller else None,
         "probe": None if controller else (python, *_probe(profile, folder)),
         "if_probe": None if controller else "",
