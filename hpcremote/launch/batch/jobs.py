@@ -103,6 +103,8 @@ def judged(found: Record, told: str, states: Sequence[State]) -> str:
         return "broken"
     if home is not None and told == "starting":
         return "queued" if home.waits or all(state.waits for state in states) else "starting"
+    if home is not None and home.seen.state in ("queued", "stuck"):
+        return "queued"  # put back into the queue, the controller with it
     return told
 
 

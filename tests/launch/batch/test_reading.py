@@ -26,6 +26,9 @@ job-ID  prior   name       user         state submit/start at     queue         
       4 0.50500 eqw        root         Eqw   11/24/2026 17:35:48                                    1
       3 0.00000 held       root         hqw   11/24/2026 17:35:47                                    1
       5 0.50500 going      root         dr    11/24/2026 17:35:47 all.q@node2                        4
+      6 0.50000 again      root         Rq    11/29/2026 17:28:09                                    4
+      7 0.00000 heldagain  root         hRq   11/29/2026 17:28:09                                    4
+      8 0.50000 rerun      root         Rr    11/29/2026 17:28:09 all.q@node1                        4
 """
 SCONTROL = """\
 JobId=1 JobName=wrap
@@ -64,7 +67,8 @@ def test_rows_of_slurm() -> None:
 def test_rows_of_grid_engine() -> None:
     found = rows(SGE.status, QSTAT)
     assert {key: seen.state for key, seen in found.items()} == {
-        "1": "running", "2": "queued", "3": "queued", "4": "stuck", "5": "cancelling"
+        "1": "running", "2": "queued", "3": "queued", "4": "stuck", "5": "cancelling",
+        "6": "queued", "7": "queued", "8": "running",
     }  # fmt: skip
     assert found["1"].hosts == "node1"
     assert "will not start by itself" in str(found["4"])
