@@ -18,6 +18,8 @@ T = TypeVar("T")
 #: Messages up to this size, in bytes, have come entirely when a probe finds them.
 EAGER = 1024
 ANY_SOURCE, ANY_TAG = MPI.ANY_SOURCE, MPI.ANY_TAG
+#: A buffer, the other rank, a tag.
+_Where = tuple[Any, int, int]
 
 
 class Points(Base):
@@ -131,15 +133,18 @@ class Points(Base):
         """See mpi4py."""
         self.enter("Sendrecv", source)
         try:
-            receive = _P.Irecv(self, recvbuf, source, recvtag)
-            try:
-                send = _P.Isend(self, sendbuf, dest, sendtag)
-            except BaseException:  # it is no buffer, say
-                self.watch.drop(self, [receive], cancel=True)
-                raise
-            self._beside(send, lambda: self.watch.wait(self, receive, status, cancel=True))
+            self._exchange((sendbuf, dest, sendtag), (recvbuf, source, recvtag), status)
         finally:
             self.watch.now = None
+
+    def _exchange(self, sent: _Where, received: _Where, status: MPI.Status | None) -> None:
+        receive = _P.Irecv(self, *received)
+        try:
+            send = _P.Isend(self, *sent)
+        except BaseException:  # it is no buffer, say
+            self.watch.drop(self, [receive], cancel=True)
+            raise
+        self._beside(send, lambda: self.watch.wait(self, receive, status, cancel=True))
 
     def Sendrecv_replace(  # noqa: N802 - mpi4py's signature
         self,
@@ -153,8 +158,9 @@ class Points(Base):
         """See mpi4py."""
         self.enter("Sendrecv_replace", source)
         try:
-            request = _P.Isendrecv_replace(self, buf, dest, sendtag, source, recvtag)
-            self.watch.wait(self, request, status)
+            # Not Isendrecv_replace: it came with MPI 4, and MPICH 5.0.2 has it wrong (status, derived types).
+            away = [_packed(buf), MPI.PACKED]
+            self._exchange((away, dest, sendtag), (buf, source, recvtag), status)
         finally:
             self.watch.now = None
 
@@ -212,3 +218,18 @@ class Points(Base):
         """See mpi4py."""
         message: MPI.Message = self._poll("mprobe", source, lambda: _P.improbe(self, source, tag, status))
         return message
+
+
+def _packed(buf: Any) -> MPI.buffer:
+    """Return a copy of what *buf* names in any of mpi4py's ways: MPI reads it, for a message to ourselves."""
+    alone = MPI.COMM_SELF.Dup()
+    try:
+        request = alone.Isend(buf, 0)
+        status = MPI.Status()
+        message = alone.Mprobe(0, 0, status)
+        copy = MPI.buffer.allocate(status.Get_elements(MPI.BYTE))
+        message.Recv([copy, MPI.PACKED])
+        request.Wait()
+    finally:
+        alone.Free()
+    return copy

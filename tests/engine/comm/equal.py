@@ -248,10 +248,16 @@ def points() -> dict[str, Operation]:
         return got
 
     def exchange(c: Any, big: int) -> Any:
-        status, got, same = MPI.Status(), np.zeros(big), block(17, big)
+        status, got = MPI.Status(), np.zeros(big)
         c.Sendrecv(block(16, big), right, 2, recvbuf=got, source=left, recvtag=2, status=status)
-        c.Sendrecv_replace(same, right, 8, left, 8)
-        return got, seen(status), same, c.sendrecv(["x" * big, RANK], right, 5, source=left, recvtag=5)
+        return got, seen(status), c.sendrecv(["x" * big, RANK], right, 5, source=left, recvtag=5)
+
+    def replaced(c: Any, big: int) -> Any:
+        status, gaps, ends, none = MPI.Status(), np.arange(8.0 * big), block(18, big), np.zeros(0)
+        c.Sendrecv_replace([gaps, big, strided], right, 8, left, 8, status)
+        c.Sendrecv_replace(ends, right if RANK else MPI.PROC_NULL, 9, left or MPI.PROC_NULL, 9)
+        c.Sendrecv_replace(none, right, 8, left, 8)
+        return gaps, status.Get_count(strided), seen(status), ends, none
 
     def probes(c: Any) -> Any:
         status, found = MPI.Status(), []
@@ -285,6 +291,7 @@ def points() -> dict[str, Operation]:
         ],
         "derived": derived,
         "exchange": lambda c: [exchange(c, n) for n in (1, 100_000)],
+        "replaced": lambda c: [replaced(c, n) for n in (1, 30_000)],
         "probes": probes,
         "nobody": nobody,
     }
@@ -314,6 +321,7 @@ def wrong_use() -> dict[str, Operation]:
     return {
         "few": lambda c: c.alltoall([1] * (SIZE + 1)),
         "no buffer": lambda c: c.Bcast("text"),
+        "none to replace": lambda c: c.Sendrecv_replace("text", RANK, source=RANK),
         "pickle": lambda c: c.allgather(lambda: 0),
         "root": lambda c: c.reduce(1, root=SIZE),
         "rank": lambda c: c.Send(np.ones(1), SIZE),
