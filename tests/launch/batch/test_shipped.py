@@ -15,13 +15,13 @@ from hpcremote.errors import LaunchError
 from hpcremote.launch.batch.draft import Draft, draft, of_controller
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "scripts"
-MINE = ["pbs", "torque", "lsf", "flux", "htcondor"]
+MINE = ["pbs", "torque", "lsf", "flux", "htcondor", "htcondor-parallel"]
 FOLDER = Path("/home/ada/.hpcremote/clusters/PROFILE/main")
 #: Where it is no key of all schedulers: which of them have a place for it.
 SOME = {
-    "nodes": {"pbs", "torque", "lsf", "flux"},
-    "ranks_per_node": {"pbs", "torque", "lsf", "flux"},
-    "memory": {"pbs", "torque", "lsf", "htcondor"},
+    "nodes": {"pbs", "torque", "lsf", "flux", "htcondor-parallel"},
+    "ranks_per_node": {"pbs", "torque", "lsf", "flux", "htcondor-parallel"},
+    "memory": {"pbs", "torque", "lsf", "htcondor", "htcondor-parallel"},
     "queue": {"pbs", "torque", "lsf", "flux"},
     "qos": {"torque", "lsf"},
     "reservation": {"torque", "lsf"},
@@ -47,6 +47,7 @@ DIRECTIVE = {
     "lsf": "#BSUB -x",
     "flux": "#flux: --exclusive",
     "htcondor": "rank = Memory",
+    "htcondor-parallel": "rank = Memory",
 }
 
 
@@ -114,6 +115,7 @@ def test_without_nodes_as_many_ranks_fit(name: str) -> None:
         "lsf": "-n 6",
         "flux": "--cores-per-slot=6",
         "htcondor": "request_cpus=6",
+        "htcondor-parallel": "request_cpus=6",
     }
     assert asked[name] in made.script + " ".join(made.words)
 
@@ -121,6 +123,9 @@ def test_without_nodes_as_many_ranks_fit(name: str) -> None:
 def test_ranks_that_do_not_divide_by_nodes_have_room() -> None:
     assert "select=2:ncpus=3:mpiprocs=3" in drafted("pbs", 5, nodes=2).script
     assert "span[ptile=3]" in drafted("lsf", 5, nodes=2).script
+    parallel = drafted("htcondor-parallel", 5, nodes=2)
+    assert {"machine_count=2", "request_cpus=3"} <= set(parallel.words)
+    assert 'print $2 ":3"' in parallel.script
 
 
 @pytest.mark.parametrize(
