@@ -6,8 +6,9 @@ switched off is mended after it. Where packages or rights are missing, tests are
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from tests.schedulers.lab.ssh import Ssh
 from tests.schedulers.lab.torque import Torque
 
 _PARTS = set(needs.NEEDS)
+_FAKES = Path(__file__).with_name("fakes")
 #: MPICH over Slurm's PMI2: in one of some hundred starts ranks read each other's addresses wrongly. That is
 #: not ours, nor to be mended here; launchers/srun.yaml tells users what it is. Nothing else is tried again.
 _MISREAD = "MPIDI_UCX_comm_addr_exchange"
@@ -75,6 +77,28 @@ def torque(slurm: Slurm) -> Iterator[Torque]:
     require("torque")
     with Torque(slurm) as made:
         yield made
+
+
+@pytest.fixture
+def fake(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, session_home: Path
+) -> Iterator[Callable[[str], Path]]:
+    """What has the commands of a batch system in ``fakes/`` at hand, and returns the folder of its jobs.
+
+    All of them have ended when the test has.
+    """
+    folder = tmp_path / "batch"
+
+    def have(name: str) -> Path:
+        monkeypatch.setenv("PATH", f"{_FAKES / name}{os.pathsep}{os.environ['PATH']}")
+        monkeypatch.setenv("FAKE_BATCH", str(folder))
+        return folder
+
+    yield have
+    jobs = [file.parent for file in folder.glob("*/job.json")]
+    for job in jobs:
+        (job / "told").write_text("cancel")
+    eventually(lambda: all((job / "ended").exists() for job in jobs), why="a job is left")
 
 
 @pytest.fixture(autouse=True)

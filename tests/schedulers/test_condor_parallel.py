@@ -6,7 +6,7 @@ That mpiexec really reaches the second one by HTCondor's own ssh is seen by what
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,19 +17,11 @@ from tests.integration.support import eventually
 
 pytestmark = pytest.mark.mpi
 
-FAKES = Path(__file__).with_name("fakes") / "htcondor"
-
 
 @pytest.fixture
-def batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, session_home: Path) -> Iterator[Path]:
-    """The folder of a fake HTCondor; all of its jobs have ended when the test has."""
-    folder = tmp_path / "batch"
-    monkeypatch.setenv("PATH", f"{FAKES}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setenv("FAKE_BATCH", str(folder))
-    yield folder
-    for job in folder.glob("*/job.json"):
-        (job.parent / "told").write_text("cancel")
-        eventually((job.parent / "ended").exists, why="a job is left")
+def batch(fake: Callable[[str], Path]) -> Path:
+    """The folder of a fake HTCondor."""
+    return fake("htcondor")
 
 
 def _size() -> tuple[int, int]:

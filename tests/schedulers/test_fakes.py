@@ -7,10 +7,9 @@ mpiexec, and everything but the scheduler is what users have.
 from __future__ import annotations
 
 import json
-import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,6 @@ from hpcremote.errors import LaunchError
 from hpcremote.launch.watch import Progress
 from tests.integration.support import eventually
 
-FAKES = Path(__file__).with_name("fakes")
 SCHEDULERS = ["pbs", "torque", "lsf", "flux", "htcondor"]
 
 pytestmark = [pytest.mark.mpi, pytest.mark.timeout(300)]
@@ -54,15 +52,8 @@ class Batch:
 
 
 @pytest.fixture(params=SCHEDULERS)
-def batch(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, session_home: Path
-) -> Iterator[Batch]:
-    monkeypatch.setenv("PATH", f"{FAKES / request.param}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setenv("FAKE_BATCH", str(tmp_path / "batch"))
-    made = Batch(request.param, tmp_path / "batch")
-    yield made
-    made.tell("cancel")
-    eventually(lambda: len(made.how_ended()) == len(made.jobs), why="a job is left")
+def batch(request: pytest.FixtureRequest, fake: Callable[[str], Path]) -> Batch:
+    return Batch(request.param, fake(request.param))
 
 
 def test_submitted_queued_running_ready_called_stopped(batch: Batch) -> None:

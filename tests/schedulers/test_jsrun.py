@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,21 +12,14 @@ import hpcremote
 from hpcremote import files
 from hpcremote.errors import LaunchError
 from hpcremote.launch import catalog, text
-from tests.integration.support import eventually
 
 FAKES = Path(__file__).with_name("fakes") / "lsf"
 
 
 @pytest.fixture
-def batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, session_home: Path) -> Iterator[Path]:
-    """The folder of a fake LSF; all of its jobs have ended when the test has."""
-    folder = tmp_path / "batch"
-    monkeypatch.setenv("PATH", f"{FAKES}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setenv("FAKE_BATCH", str(folder))
-    yield folder
-    for job in folder.glob("*/job.json"):
-        (job.parent / "told").write_text("cancel")
-        eventually((job.parent / "ended").exists, why="a job is left")
+def batch(fake: Callable[[str], Path]) -> Path:
+    """The folder of a fake LSF."""
+    return fake("lsf")
 
 
 def _log() -> str:

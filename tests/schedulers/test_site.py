@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,16 +15,14 @@ from tests.integration.support import ROOT
 
 PAGE = ROOT / "docs" / "howto" / "launcher-for-your-site.md"
 FILE = re.compile(r"^```\{code-block\} \w+\n:caption: (\S+)\n\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-FAKES = Path(__file__).with_name("fakes")
 
 pytestmark = pytest.mark.mpi
 
 
 @pytest.fixture
-def ours(session_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def ours(fake: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("HPCREMOTE_DIR", str(tmp_path / "home"))
-    monkeypatch.setenv("PATH", f"{FAKES / 'jq'}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setenv("FAKE_BATCH", str(tmp_path / "batch"))
+    fake("jq")
     found = FILE.findall(PAGE.read_text())
     assert [name for name, _ in found] == ["jq.yaml", "jq.sh.in", "ours.yaml"]
     for name, text in found:
