@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -18,47 +19,30 @@ from hpcremote import files
 from tests.integration.support import PATIENCE, eventually, has_ended
 from tests.schedulers.lab.hosts import Host, Hosts
 from tests.schedulers.lab.keeper import Program
+from tests.schedulers.users import Prompt
 
 pytestmark = [pytest.mark.mpi, pytest.mark.timeout(400)]
 
 HPCREMOTE = [sys.executable, "-m", "hpcremote"]
 RANKS = 4
 
-#: A client that does what it is told, a line of Python each, and prints what comes of it as JSON.
-_CLIENT = """
-import json, os, sys, zlib
-import hpcremote
-
-rc = hpcremote.Client(sys.argv[1])
-names = {"rc": rc, "hpcremote": hpcremote, "os": os, "zlib": zlib}
-for line in sys.stdin:
-    try:
-        said = eval(line, names)
-    except SyntaxError:
-        said = exec(line, names)
-    except Exception as error:
-        said = repr(error) + str(error)
-    print(json.dumps(said), flush=True)
-rc.close()
-"""
-
 
 class Site:
-    """A controller on the head, two ranks on each of two nodes, and a client on the head.
+    """A controller on the head, two ranks on each of some nodes, and a client on the head.
 
     Attributes:
         killed: a node on which nobody was left to clear up.
     """
 
     killed: Host | None = None
+    client: Prompt | None = None
 
-    def __init__(self, hosts: Hosts, folder: Path, relay: str) -> None:
+    def __init__(self, hosts: Hosts, folder: Path, nodes: int) -> None:
         self.hosts = hosts
-        self.head, self.nodes = hosts.head, hosts.nodes[:2]
-        for node in self.nodes:  # what lost its power in other tests could not clear up
-            node.run(["rm", "-rf", f"/tmp/hpcremote-{os.geteuid()}"], cwd=Path("/"))
+        self.head, self.nodes = hosts.head, hosts.nodes[:nodes]
+        self.ranks_wanted = 2 * nodes
         profile = folder / "site.yaml"
-        profile.write_text(f"extends: mpi\nrelay: {relay}\ninterface: eth0\n")
+        profile.write_text("extends: mpi\nrelay: auto\ninterface: eth0\n")
         self._log = (folder / "log").open("a+")
         self._folder, self._programs = folder, []
 
@@ -72,10 +56,9 @@ class Site:
         (engine,) = home.glob("*/engine.json")
         self.address = json.loads(engine.read_text())["addresses"][0]
         self._programs.append(self._mpiexec([*HPCREMOTE, "engine", "--file", engine], output))
-        client = [sys.executable, "-c", _CLIENT, engine.with_name("client.json")]
-        self.client = self.head.popen(client, stdin=subprocess.PIPE, stderr=self._log)
-        self._programs.append(self.client)
-        assert self("rc.wait_for_engines(4, timeout=90)") is None
+        self.client = Prompt(self.head, self._folder, {})
+        assert self(f"import zlib; rc = hpcremote.Client({str(engine.with_name('client.json'))!r})") is None
+        assert self(f"rc.wait_for_engines({self.ranks_wanted}, timeout=90)") is None
         self("view = rc[:]")
 
     def _mpiexec(self, words: list[str | Path], output: dict[str, object]) -> Program:
@@ -87,27 +70,16 @@ class Site:
         shell.chmod(0o700)
         mpiexec = Path(sys.executable).parent / "mpiexec"
         places = ",".join(f"{node.name}:2" for node in self.nodes)
-        remote = ["-launcher", "ssh", "-launcher-exec", shell, "-hosts", places, "-n", RANKS]
+        remote = ["-launcher", "ssh", "-launcher-exec", shell, "-hosts", places, "-n", self.ranks_wanted]
         command = [*_enter(self.head)[:3], "--net", "--uts", "--", mpiexec, *remote, *words]
         return Program(
             list(map(str, command)), text=True, start_new_session=True, stdin=subprocess.DEVNULL,
             env=self.hosts.environment(None), **output,
         )  # type: ignore[call-overload]  # fmt: skip
 
-    def tell(self, line: str) -> None:
-        assert self.client.stdin is not None
-        self.client.stdin.write(line + "\n")
-        self.client.stdin.flush()
-
-    def hear(self) -> object:
-        assert self.client.stdout is not None
-        said = self.client.stdout.readline()
-        assert said, f"the client has ended\n{self.log()}"
-        return json.loads(said)
-
-    def __call__(self, line: str) -> object:
-        self.tell(line)
-        return self.hear()
+    def __call__(self, line: str) -> Any:
+        assert self.client is not None
+        return self.client(line)
 
     def log(self) -> str:
         self._log.seek(0)
@@ -131,9 +103,9 @@ class Site:
 
     def close(self) -> None:
         """End it all; nothing may be left on the nodes."""
+        assert self.client is not None
         self("rc.shutdown(hub=True)")
-        assert self.client.stdin is not None
-        self.client.stdin.close()
+        self.client.close()
         for program in self._programs:
             program.wait(PATIENCE)
         for node in self.nodes:
@@ -143,6 +115,8 @@ class Site:
 
     def kill(self) -> None:
         """Leave nothing to other tests, whatever happened."""
+        if self.client is not None:
+            self.client.close()
         for program in self._programs:
             program.kill_all()
         for host in self.hosts:
@@ -152,9 +126,6 @@ class Site:
         if self.killed is not None:  # what was killed there could not clear up
             self.killed.run(["rm", "-rf", f"/tmp/hpcremote-{os.geteuid()}"], cwd=Path("/"))
         for program in self._programs:
-            for pipe in (program.stdin, program.stdout):
-                if pipe is not None:
-                    pipe.close()
             program.wait(PATIENCE)
         self._log.close()
 
@@ -170,8 +141,9 @@ def _enter(host: Host) -> list[str]:
 
 
 @pytest.fixture
-def site(hosts: Hosts, tmp_path: Path) -> Iterator[Site]:
-    made = Site(hosts, tmp_path, "auto")
+def site(request: pytest.FixtureRequest, hosts: Hosts, tmp_path: Path) -> Iterator[Site]:
+    """With two nodes, or as many as the test's parameter says."""
+    made = Site(hosts, tmp_path, getattr(request, "param", 2))
     try:
         made.begin()
         yield made
@@ -216,7 +188,7 @@ def test_one_connection_a_node_whoever_dies(site: Site) -> None:
 
     site("ar = rc[3].apply_async(wait)")
     assert site("rc.link.wait(lambda: 'last words' in ar.stdout, 60)") is True
-    (victim,) = [one for one in site.ranks(site.nodes[1]) if _inner(one) == pids[3]]  # type: ignore[index]
+    (victim,) = [one for one in site.ranks(site.nodes[1]) if _inner(one) == pids[3]]
     victim.kill()
     said = str(site("ar.get(60)"))
     assert "EngineError" in said and "killed by SIGKILL" in said and "my last words" in said
@@ -238,24 +210,27 @@ def test_a_node_on_which_all_is_killed_is_missed(site: Site) -> None:
     assert "EngineError" in str(site("ar.get(90)"))
 
 
-@pytest.mark.parametrize("how", ["its agent stands still", "its wire is cut"])
-def test_a_node_that_nothing_is_heard_of_is_given_up_and_comes_back(site: Site, how: str) -> None:
-    """After the heartbeat's 20 seconds (``net.sockets``), and the 5 in which its ranks may come back."""
+@pytest.mark.parametrize("site", [3], indirect=True)
+def test_nodes_that_nothing_is_heard_of_are_given_up_and_come_back(site: Site) -> None:
+    """One node's agent stands still, the other's wire is cut.
+
+    Each is so after the heartbeat's 20 seconds (``net.sockets``), and the 5 in which ranks may come back.
+    """
     pids = site("view.apply_sync(os.getpid)")
-    node, agent = site.nodes[1], site.agent(site.nodes[1])
-    if how == "its wire is cut":
-        site.hosts.cut(site.head, node)
-    else:
-        agent.suspend()
+    agent, apart = site.agent(site.nodes[1]), site.nodes[2]
+    agent.suspend()
+    site.hosts.cut(site.head, apart)
     try:
         site("ar = view.apply_async(os.getpid)")
-        assert "ranks 2-3 the node agent of node2" in str(site("str(view.stacks())"))
+        stacks = str(site("str(view.stacks())"))
+        assert "ranks 2-3 the node agent of node2" in stacks
+        assert "ranks 4-5 the node agent of node3" in stacks
         said = str(site("ar.get(90)"))
-        assert "failed on 2 of 4 engines" in said and "its host or network failed" in said
+        assert "failed on 4 of 6 engines" in said and "its host or network failed" in said
         assert site("rc.ids") == [0, 1]
-        assert site("rc[:].apply_sync(os.getpid)") == pids[:2]  # type: ignore[index]
+        assert site("rc[:].apply_sync(os.getpid)") == pids[:2]
     finally:
         agent.resume()
-        site.hosts.join(site.head, node)
-    assert site("rc.wait_for_engines(4, timeout=60)") is None
+        site.hosts.join(site.head, apart)
+    assert site("rc.wait_for_engines(6, timeout=60)") is None
     assert site("rc[:].apply_async(os.getpid).get(60)") == pids

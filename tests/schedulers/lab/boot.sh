@@ -11,6 +11,8 @@ mount --bind "$folder/hosts" /etc/hosts
 mount --bind "$folder/resolv.conf" /etc/resolv.conf
 mount --bind "$folder/$name/hostname" /etc/hostname
 
+# In memory: what is in /tmp does not outlive the power.
+mount -t tmpfs -o mode=1777 tmpfs "$folder/$name/tmp"
 for path in "$@"; do
   case $path in /tmp/*)
     inside=$folder/$name/tmp${path#/tmp}
