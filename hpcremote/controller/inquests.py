@@ -25,9 +25,14 @@ FRESH = 5.0
 
 @dataclass(slots=True)
 class Inquest:
-    """One job whose engines go; ``words`` is what is known of it, None while that is being asked."""
+    """One job whose engines go; ``words`` is what is known of it, None while that is being asked.
+
+    ``before`` is what was known of the same run of the job: meanwhile it may have begun another one.
+    """
 
     until: float
+    set_id: str
+    before: str = ""
     held: list[Lost] = field(default_factory=list)
     words: str | None = None
 
@@ -56,10 +61,10 @@ class Inquests:
             return [lost]
         found = self._open.get(job)
         now = self._actions.now
-        if found is not None and found.words is not None and now >= found.until:
-            found = None  # that was another time
-        if found is None:
-            found = self._open[job] = Inquest(now + PATIENCE)
+        set_id = self._set_of(lost.peer)
+        if found is None or (found.words is not None and now >= found.until):  # that was another time
+            before = (found.words or "") if found is not None and found.set_id == set_id else ""
+            found = self._open[job] = Inquest(now + PATIENCE, set_id, before)
             self._actions.inquire(Inquire(job))
         if found.words is not None:
             return [self._with(lost, found.words)]
@@ -95,6 +100,7 @@ class Inquests:
         return min((one.until for one in self._open.values() if one.words is None), default=None)
 
     def _close(self, found: Inquest, words: str) -> list[Lost]:
+        words = words or found.before
         held, found.held, found.words = found.held, [], words
         found.until = self._actions.now + FRESH
         return [self._with(lost, words) for lost in held]
@@ -107,6 +113,10 @@ class Inquests:
             return ""
         group = self._roster.group(engine.info.set_id)
         return group.job if group is not None else ""
+
+    def _set_of(self, peer: Peer) -> str:
+        engine = self._roster.by_peer(peer)
+        return engine.info.set_id if engine is not None else ""
 
     def _with(self, lost: Lost, words: str) -> Lost:
         engine = self._roster.by_peer(lost.peer)

@@ -80,6 +80,17 @@ def test_an_answer_is_good_for_engines_that_go_after_it_and_then_it_is_asked_aga
     assert Inquire("job") in controller.handle(Lost("c", "killed"), 20.0 + FRESH)
 
 
+def test_an_engine_that_goes_late_has_the_end_of_the_run_that_it_was_in() -> None:
+    """Meanwhile the job has begun anew."""
+    controller = controller_with("job")
+    controller.handle(Lost("a", "killed"), 1.0)
+    back = "job 7 (slurm) was put back into the queue (queued: BeginTime): a node failed"
+    controller.handle(Inquired("job", back), 2.0)
+    late = 2.0 + FRESH
+    assert Inquire("job") in controller.handle(Lost("b", "killed"), late)
+    assert [gone.cause for gone in went(controller.handle(Inquired("job", ""), late))] == [f"killed; {back}"]
+
+
 def test_ranks_that_the_scheduler_has_forgotten_are_told_to_end() -> None:
     controller = controller_with("job")
     controller.handle(Lost("a", "killed"), 1.0)

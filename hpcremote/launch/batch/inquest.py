@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 from hpcremote import files
 from hpcremote.launch import catalog, record
-from hpcremote.launch.batch import commands, poller
-from hpcremote.launch.batch.reading import Seen
+from hpcremote.launch.batch import commands, poller, triage
+from hpcremote.launch.batch.reading import Seen, written
 from hpcremote.launch.batch.scheduler import Scheduler
+from hpcremote.launch.job import read_tail
 from hpcremote.launch.record import Submitted
 from hpcremote.profile import Profile
 
@@ -45,7 +47,7 @@ class Inquirer:
         if seen is None or seen.state in ("ending", "cancelling", "ended"):
             return self._how_ended(scheduler, job, seen or Seen("running"))
         if seen.state in ("queued", "stuck"):
-            return f"{job} was put back into the queue ({seen})"
+            return f"{job} was put back into the queue ({seen}){_why(scheduler, job)}"
         return ""
 
     def _how_ended(self, scheduler: Scheduler, job: Submitted, seen: Seen) -> str:
@@ -56,7 +58,7 @@ class Inquirer:
         end = watch.end(job.id)
         watch.forget(job.id)
         if end is None:
-            return f"{job} is ending"
+            return f"{job} is ending{_why(scheduler, job)}"
         self._note(job, str(end))
         return f"{job} has ended: {end}"
 
@@ -67,3 +69,9 @@ class Inquirer:
             if found is not None:
                 jobs = (dataclasses.replace(one, ended=ended) if one == job else one for one in found.jobs)
                 found.changed(jobs=tuple(jobs))
+
+
+def _why(scheduler: Scheduler, job: Submitted) -> str:
+    """Return what the job's own output tells of why it ended."""
+    words = written(scheduler, triage.last_run(read_tail(Path(job.log))))
+    return f": {words}" if words else ""

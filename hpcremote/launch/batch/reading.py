@@ -125,6 +125,11 @@ def end(how: Ended, output: str) -> End | None:
     )
 
 
+def written(scheduler: Scheduler, output: str) -> str:
+    """Return how the scheduler ended a job, in words, out of what it wrote into the job's *output*, or ""."""
+    return next((_WORDS[name] for name, how in scheduler.writes.items() if how.search(output)), "")
+
+
 def waits_why(pattern: re.Pattern[str], output: str) -> str:
     """Return why a job waits, or nothing; of several reasons the first."""
     match = pattern.search(output)

@@ -85,6 +85,7 @@ class Scheduler:
         defaults: values for the script and the commands where a profile says nothing.
         cancel: ends jobs; ``absent`` is what it says of one that is gone already.
         signal: sends a signal to a job's processes, where that can be done.
+        writes: what it writes into a job's own output when it ends it, by outcome.
     """
 
     name: str
@@ -98,6 +99,7 @@ class Scheduler:
     cancel: tuple[str, ...]
     absent: re.Pattern[str] | None
     signal: tuple[str, ...]
+    writes: Mapping[str, re.Pattern[str]]
     hints: tuple[Hint, ...]
 
 
@@ -109,7 +111,9 @@ def parse(text: str, name: str, source: str) -> Scheduler:
             message has the file, the line and the key.
     """
     read = Reader(text, source)
-    top = read.mapping((), "kind about inside submit status ended cancel", "defaults absent signal hints")
+    top = read.mapping(
+        (), "kind about inside submit status ended cancel", "defaults absent signal writes hints"
+    )
     return Scheduler(
         name=name,
         source=source,
@@ -122,6 +126,7 @@ def parse(text: str, name: str, source: str) -> Scheduler:
         cancel=read.lines(top, "cancel"),
         absent=read.optional(top, "absent"),
         signal=read.lines(top, "signal"),
+        writes=read.patterns(top, "writes", OUTCOMES),
         hints=hints(read),
     )
 

@@ -18,6 +18,7 @@ from hpcremote.launch.spec import Hint, Launcher
 #: What every line of the probe begins with, so that it is found among whatever else the job wrote.
 PROBE = "hpcremote probe: "
 _LINES = 30
+_BEGIN = re.compile(r"^hpcremote: job \S+ has started on")
 _EXIT = re.compile(r"^hpcremote: (?:job \S+ has started on|the ranks have ended)")
 
 
@@ -30,6 +31,13 @@ def probed(output: str) -> str:
         elif line.startswith(PROBE):
             said.append(line[len(PROBE) :])
     return "\n".join(said)
+
+
+def last_run(output: str) -> str:
+    """Return what a job that was queued again wrote since it began for the last time."""
+    lines = output.splitlines()
+    begun = (at for at in range(len(lines) - 1, -1, -1) if _BEGIN.match(lines[at]))
+    return "\n".join(lines[next(begun, 0) :])
 
 
 def meaning(output: str, hints: Iterable[Hint], values: text.Values) -> str:

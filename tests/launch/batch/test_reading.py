@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hpcremote.launch import catalog, text
-from hpcremote.launch.batch.reading import End, Seen, end, job_id, rows, waits_why
+from hpcremote.launch.batch.reading import End, Seen, end, job_id, rows, waits_why, written
 
 SLURM = catalog.scheduler("slurm")
 SGE = catalog.scheduler("sge")
@@ -113,6 +113,13 @@ def test_ends_by_scontrol(state: str, reason: str, code: str, words: str) -> Non
 )
 def test_ends_by_sacct(row: str, words: str) -> None:
     assert str(end(SLURM.ended[0], row + "\n")) == words
+
+
+def test_ends_by_what_slurm_writes_into_the_output() -> None:
+    line = "slurmstepd-node1: error: *** STEP 1.0 ON node1 CANCELLED AT 2026-11-29 DUE TO {}, ... ***\n"
+    assert written(SLURM, "0: " + line.format("NODE FAILURE")) == "a node failed"
+    assert written(SLURM, line.format("PREEMPTION")) == "it was preempted by another job"
+    assert written(SLURM, "my step was CANCELLED AT noon DUE TO NODE FAILURE\n") == ""
 
 
 def test_a_slurm_without_accounting_says_nothing() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hpcremote.launch import catalog
-from hpcremote.launch.batch.triage import culprit, excerpt, meaning, probed
+from hpcremote.launch.batch.triage import culprit, excerpt, last_run, meaning, probed
 
 SRUN = catalog.load("srun")
 ABOUT = {"n": 4, "profile": "mine", "python": "python"}
@@ -25,6 +25,11 @@ srun: error: node2: task 2: Segmentation fault
 0: told to end
 srun: error: node1: tasks 0-1: Terminated
 """
+
+
+def test_the_last_run_of_a_job_that_was_queued_again() -> None:
+    assert last_run(UNREACHABLE + SEGFAULT) == SEGFAULT.rstrip()
+    assert last_run("no line of ours\n") == "no line of ours"
 
 
 def test_the_probe_says_what_each_address_answered() -> None:
