@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import socket
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -60,7 +59,6 @@ def run(words: Sequence[str]) -> int:
 
 def _relauncher(again: Again) -> Relauncher:
     """Have engine sets started again: the controller does not know how, and ``launch`` knows no sets."""
-    here = socket.gethostname()
 
     def relaunch(order: Relaunch, there: threading.Event) -> Callable[[], None]:
         if again.in_our_job(order.job):
@@ -68,8 +66,7 @@ def _relauncher(again: Again) -> Relauncher:
             return lambda: again.by_script(old, order.timeout, there)
         if order.job:
             return lambda: again.submitted(order.set_id, order.job, order.size, order.timeout, there)
-        pids = [pid for host, pid in order.members if host == here]
-        return lambda: again(order.set_id, order.mark, order.size, pids, order.timeout, there)
+        return lambda: again(order.set_id, order.mark, order.size, order.members, order.timeout, there)
 
     return relaunch
 

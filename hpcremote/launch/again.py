@@ -12,10 +12,12 @@ meanwhile finds everything by the mark.
 
 from __future__ import annotations
 
+import dataclasses
 import signal
+import socket
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from hpcremote import files
 from hpcremote.errors import LaunchError
@@ -25,6 +27,7 @@ from hpcremote.launch.batch.draft import AGAIN
 from hpcremote.launch.batch.more import More
 from hpcremote.launch.job import REPLACES
 from hpcremote.launch.process import Process
+from hpcremote.launch.spec import Launcher
 from hpcremote.profile import Profile
 
 #: Seconds that engines have to end when they were asked, and then between SIGTERM and SIGKILL: those that
@@ -33,7 +36,7 @@ _POLITE, _FIRM = 1.0, 1.0
 #: Seconds to wait for somebody else who starts or stops the cluster.
 _PATIENCE = 5.0
 _LOOK_AGAIN = 0.05
-#: A mark that nothing carries: of engines that are sets of one, only the one that is meant is to end.
+#: A mark that nothing carries: of engines that are sets of one, and carry the same mark, one alone is to end.
 _NOBODY = "-"
 
 
@@ -126,7 +129,13 @@ class Again:
             raise
 
     def __call__(
-        self, set_id: str, mark: str, size: int, pids: Iterable[int], timeout: float, there: threading.Event
+        self,
+        set_id: str,
+        mark: str,
+        size: int,
+        members: Sequence[tuple[str, int]],
+        timeout: float,
+        there: threading.Event,
     ) -> None:
         """End what is left of a set and start it again; return when *there* is set.
 
@@ -134,7 +143,7 @@ class Again:
             set_id: the set.
             mark: what its processes carry.
             size: how many engines it has.
-            pids: its engines on this machine, as far as they live.
+            members: host and process id of each.
             timeout: seconds for all of it.
             there: is set when the new engines have registered.
 
@@ -142,32 +151,33 @@ class Again:
             LaunchError: it cannot be ended, or it does not start; then nothing new is left running.
         """
         deadline = time.monotonic() + timeout
-        begun = self._start(set_id, mark, size, pids)
+        begun = self._start(set_id, mark, size, members)
         try:
             self._await(begun, there, deadline, timeout)
         except LaunchError:
-            each = begun.plan.launcher.ranks == "each"
+            together = begun.plan.launcher.ranks == "together"
             with self._busy:
-                process.end(begun.processes, _NOBODY if each else mark, (), polite=0.0, firm=_FIRM)
+                process.end(begun.processes, mark if together else _NOBODY, (), polite=0.0, firm=_FIRM)
+                if begun.plan.dealt:  # what an ssh started outlives it
+                    remote.end(self._folder, mark, carries=f"{REPLACES}={set_id}", forget=False)
             raise
         self._write_memory()
 
-    def _start(self, set_id: str, mark: str, size: int, pids: Iterable[int]) -> job.Job:
+    def _start(self, set_id: str, mark: str, size: int, members: Sequence[tuple[str, int]]) -> job.Job:
         with self._busy, record.locked(self._folder, _PATIENCE):
             found = record.read(self._folder)
             self._check(found, mark)
             assert found is not None  # noqa: S101 - it would not have passed
-            launcher = catalog.load(self._profile.launcher)
-            each = launcher.ranks == "each"
-            old = _chosen(found, set(pids) if each else {one.pid for one in process.marked(mark)})
-            process.wait_gone(old, (), _POLITE)
-            process.end(old, _NOBODY if each else mark, (), polite=0.0, firm=_FIRM)
-            if not each:
-                memory.remove(found.memory)
-                remote.end(self._folder, mark, forget=False)
+            launcher, profile = catalog.load(self._profile.launcher), self._profile
+            old: tuple[Process, ...] = ()
+            if launcher.ranks == "host":
+                names = remote.end_engines(self._folder, mark, members)
+                profile = dataclasses.replace(profile, hosts=_dealt(names, size) or profile.hosts)
+            else:
+                old = self._end_here(found, launcher, mark, members)
             self._check(found, mark)  # that took a while
             plan = job.plan(
-                launcher, self._profile, size, self._words(), mark, cwd=found.cwd, more={REPLACES: set_id}
+                launcher, profile, size, self._words(), mark, cwd=found.cwd, more={REPLACES: set_id}
             )
             begun = job.Job(plan, adding.log_of(self._folder, mark))
             for child in begun.children:
@@ -175,6 +185,20 @@ class Again:
             kept = [one for one in found.engines if one not in old and one.alive()]
             found.changed(engines=(*kept, *begun.processes))
             return begun
+
+    def _end_here(
+        self, found: record.Record, launcher: Launcher, mark: str, members: Sequence[tuple[str, int]]
+    ) -> tuple[Process, ...]:
+        """End what is left of a set, and return what of it was written down."""
+        each = launcher.ranks == "each"
+        here = {pid for host, pid in members if host == socket.gethostname()}
+        old = _chosen(found, here if each else {one.pid for one in process.marked(mark)})
+        process.wait_gone(old, (), _POLITE)
+        process.end(old, _NOBODY if each else mark, (), polite=0.0, firm=_FIRM)
+        if not each:
+            memory.remove(found.memory)
+            remote.end(self._folder, mark, forget=False)
+        return old
 
     def _check(self, found: record.Record | None, mark: str) -> None:
         if self._given_up.is_set():
@@ -208,6 +232,11 @@ class Again:
             found = record.read(self._folder)
             if found is not None and found.state == "running":
                 found.changed(memory=memory.mapped(process.marked(found.mark)))
+
+
+def _dealt(names: Sequence[str], size: int) -> tuple[str, ...]:
+    """Return ``hosts:`` for a set that starts again where it was."""
+    return tuple(f"{name}:{size}" for name in names)
 
 
 def _chosen(found: record.Record, pids: set[int]) -> tuple[Process, ...]:

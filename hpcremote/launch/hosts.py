@@ -91,7 +91,7 @@ _END = """\
 left() {
   for f in $(grep -lazx @MARK'\\(\\.[0-9]*\\)*' /proc/[0-9]*/environ 2>/dev/null); do
     p=${f#/proc/}; p=${p%/environ}
-    [ "$p" = $$ ] || { [ "$p" = @PID ] && [ "$(uname -n)" = @HOST ]; } || echo "$p"
+    [ "$p" = $$ ] || { [ "$p" = @PID ] && [ "$(uname -n)" = @HOST ]; } || @OTHERS || echo "$p"
   done
 }
 for s in TERM TERM KILL; do
@@ -103,12 +103,16 @@ echo "hpcremote-left" $(left)
 """
 
 
-def ending(mark: str, host: str, pid: int) -> str:
+def ending(mark: str, host: str, pid: int, only: Sequence[tuple[str, int]] = ()) -> str:
     """Return the shell script that ends what carries *mark* (a variable), and prints what would not end.
 
-    The mark of a set begins with that of its cluster: ``mark.2``.
+    The mark of a set begins with that of its cluster: ``mark.2``. With *only*, hosts and process ids, nothing
+    else ends; the first line printed is the host's name then.
     """
-    script = _END.replace("@MARK", shlex.quote(mark.replace(".", r"\."))).replace("@PID", str(pid))
+    chosen = shlex.quote(" ".join(["", *(f"{name}:{one}" for name, one in only), ""]))
+    others = f'case {chosen} in *" $(uname -n):$p "*) false;; esac' if only else "false"
+    script = ("uname -n\n" if only else "") + _END.replace("@OTHERS", others)
+    script = script.replace("@MARK", shlex.quote(mark.replace(".", r"\."))).replace("@PID", str(pid))
     return script.replace("@HOST", shlex.quote(host))
 
 

@@ -96,8 +96,14 @@ def _noted(folder: Path, mark: str) -> dict[str, Any] | None:
     return dict(data) if data["mark"] == mark.partition(".")[0] else None
 
 
-def end(folder: Path, mark: str, *, forget: bool = True) -> None:
+def end(folder: Path, mark: str, *, carries: str = "", forget: bool = True) -> None:
     """End what is left of a cluster, or of a set of it, on other hosts, if it had any.
+
+    Args:
+        folder: the cluster's.
+        mark: its own, or its set's.
+        carries: the variable, with its value, of what is to end; unset: the mark.
+        forget: whether nothing of the cluster is left then.
 
     Raises:
         LaunchError: some host cannot be asked, or something there does not end.
@@ -105,7 +111,7 @@ def end(folder: Path, mark: str, *, forget: bool = True) -> None:
     data = _noted(folder, mark)
     if data is None:
         return
-    script = hosts.ending(f"{process.MARK}={mark}", socket.gethostname(), os.getpid())
+    script = hosts.ending(carries or f"{process.MARK}={mark}", socket.gethostname(), os.getpid())
 
     def kill(name: str) -> str:
         said, wrong = ask(name, data["ssh"], script)
@@ -121,3 +127,37 @@ def end(folder: Path, mark: str, *, forget: bool = True) -> None:
             f"it is not certain that nothing is left on {len(wrong)} of {len(data['hosts'])} hosts "
             f"(engines end by themselves when their controller is gone):\n{listed}"
         )
+
+
+def end_engines(folder: Path, mark: str, members: Sequence[tuple[str, int]]) -> list[str]:
+    """End some engines of a cluster, and no other of what carries the same mark.
+
+    Args:
+        folder: the cluster's.
+        mark: what they carry.
+        members: each one's host, by the name that it has itself, and process id.
+
+    Returns:
+        The names by which ssh reaches these hosts.
+
+    Raises:
+        LaunchError: one does not end. (A host that cannot be asked is none of theirs, or is down.)
+    """
+    data = _noted(folder, mark)
+    if data is None:
+        return []
+    script = hosts.ending(f"{process.MARK}={mark}", "", 0, members)
+    theirs = {host for host, _ in members}
+    found = []
+
+    def kill(name: str) -> str:
+        said, wrong = ask(name, data["ssh"], script)
+        here = said.partition("\n")[0]
+        if not wrong and here in theirs:
+            found.append(name)
+        left = said.rpartition("hpcremote-left")[2].split()
+        return f"processes {', '.join(left)} of it do not end" if left else ""
+
+    if wrong := _all(data["hosts"], kill):
+        raise LaunchError("; ".join(f"{why} on {name}" for name, why in wrong.items()))
+    return found

@@ -12,7 +12,6 @@ import pytest
 from hpcremote.errors import LaunchError
 from hpcremote.launch import hosts
 from hpcremote.launch.hosts import Host
-from tests.integration.support import eventually
 
 
 def test_hosts_are_filled_one_after_the_other() -> None:
@@ -66,15 +65,20 @@ def test_the_ending_script_ends_what_carries_the_mark_and_nothing_else() -> None
         assert ours.wait(10) == -15
         assert stubborn.wait(10) == -9
         assert other.poll() is None
-        said = shell(hosts.ending("HPCREMOTE_MARK=abcd", os.uname().nodename, other.pid))
+        here = os.uname().nodename
+        said = shell(hosts.ending("HPCREMOTE_MARK=abcd", "", 0, [("elsewhere", other.pid), (here, 1)]))
+        assert said.split() == [here, "hpcremote-left"]
+        assert other.poll() is None, "it is none of those"
+        said = shell(hosts.ending("HPCREMOTE_MARK=abcd", here, other.pid))
         assert said.split() == ["hpcremote-left"]
         assert other.poll() is None, "it was to be spared"
+        shell(hosts.ending("HPCREMOTE_MARK=abcd", "", 0, [(here, 1), (here, other.pid)]))
+        assert other.wait(10) == -15
     finally:
         for one in (ours, stubborn, other):
             one.kill()
             one.wait()
         stubborn.stdout.close()
-    eventually(lambda: other.poll() is not None)
 
 
 def test_the_looking_script(tmp_path) -> None:

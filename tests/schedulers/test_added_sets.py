@@ -1,4 +1,4 @@
-"""More engine sets on hosts that are reached by ssh: started, and ended without a trace."""
+"""Engine sets on hosts that are reached by ssh: started, restarted, and ended without a trace."""
 
 from __future__ import annotations
 
@@ -29,6 +29,40 @@ with cluster as rc:
     rc.link.wait(lambda: len(rc) == 2, 60)
     print(rc.ids, [one[2] for one in rc[:].apply_sync(where)])
 """
+
+
+_RESTART = """
+import os, time
+import hpcremote
+
+def where():
+    return os.uname().nodename, os.getpid()
+
+def stuck():
+    import ctypes
+    open("stuck", "w").close()
+    ctypes.PyDLL(None).sleep(1000)
+
+keys = dict(profile="mpi", launcher="ssh", n=4, hosts=["node1:2", "node2:2"], interface="eth0")
+with hpcremote.Cluster(**keys) as rc:
+    before = rc[:].apply_sync(where)
+    chosen = [host for host, _ in before].index("node2")
+    rc[chosen].apply_async(stuck)
+    while not os.path.exists("stuck"):
+        time.sleep(0.05)
+    rc.set(chosen).restart(60)
+    after = rc[:].apply_sync(where)
+    print(rc.ids, [one for one in range(4) if before[one] != after[one]] == [chosen], after[chosen][0])
+"""
+
+
+def test_one_of_the_engines_without_mpi_on_other_hosts_is_restarted(ssh: Ssh, tmp_path: Path) -> None:
+    """It comes back where it was, also if it was stuck; the others, which carry the same mark, live on."""
+    hosts = ssh.hosts
+    done = hosts.head.run([sys.executable, "-c", _RESTART], cwd=tmp_path, seconds=110)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.splitlines() == ["[0, 1, 2, 3] True node2"]
+    eventually(lambda: not any(host.processes("-m hpcremote") for host in hosts), why="something is left")
 
 
 def test_a_set_on_other_hosts_comes_and_goes(ssh: Ssh, tmp_path: Path) -> None:
