@@ -60,7 +60,7 @@ class Inquirer:
         if end is None:
             return f"{job} is ending{_why(scheduler, job)}"
         self._note(job, str(end))
-        return f"{job} has ended: {end}"
+        return end.after(f"{job} has ended")
 
     def _note(self, job: Submitted, ended: str) -> None:
         """Write down how a job ended: schedulers forget."""

@@ -70,6 +70,11 @@ class End:
             said = _WORDS[self.outcome]  # by which signal is no news then
         return f"{said} ({self.reason})" if self.reason and self.reason not in said else said
 
+    def after(self, words: str) -> str:
+        """Return *words*, which say that the job has ended, with how if that is known."""
+        how = str(self)
+        return words if how == _WORDS["finished"] else f"{words}: {how}"
+
 
 def _signal_in(code: int) -> int:
     """Return the signal that *code* stands for: shells add 128 to it, PBS and its kin 256."""

@@ -130,7 +130,7 @@ class Submission:
         if end is not None:
             if not self._began():
                 return f"{self.job} never started: {end}"
-            return f"{self.job} ended before all engines were there: {end}"
+            return end.after(f"{self.job} ended before all engines were there")
         seen = self._poller.seen(self.job.id)
         return (
             f"{self.job} will not start by itself: {seen.reason or seen.word}"

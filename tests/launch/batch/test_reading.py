@@ -143,6 +143,8 @@ def test_ends_by_qacct(failed: str, code: int, words: str) -> None:
 
 def test_nothing_known_is_said_plainly() -> None:
     assert str(End()) == "it has ended"
+    assert End().after("job 7 (torque) has ended") == "job 7 (torque) has ended"
+    assert End(code=3).after("job 7 (torque) has ended") == "job 7 (torque) has ended: exit code 3"
     assert end(SGE.ended[0], "error: job id 2 not found\n") is None
 
 
