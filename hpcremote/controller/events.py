@@ -118,9 +118,13 @@ class Relaunch(NamedTuple):
 
 
 class Inquire(NamedTuple):
-    """Ask the scheduler what became of a job (named as its engines name it)."""
+    """Ask the scheduler what became of a job (named as its engines name it).
+
+    ``over``: its time is, as far as we know, so that it ends even if the scheduler has not noticed yet.
+    """
 
     job: str
+    over: bool = False
 
 
 class Back(NamedTuple):

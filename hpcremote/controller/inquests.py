@@ -12,6 +12,8 @@ That lasts a second as a rule, and never longer than :data:`PATIENCE`.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from hpcremote.controller.events import Actions, Inquire, Inquired, Lost, Peer
@@ -19,6 +21,8 @@ from hpcremote.controller.roster import BY_LAUNCHER, BY_SCHEDULER, Roster
 
 #: How long the scheduler may take to answer, in seconds.
 PATIENCE = 10.0
+#: An engine that goes so many seconds before its job's end went with it: starts and clocks are not exact.
+AT_ITS_END = 10.0
 #: For how long an answer is good for engines of the job that go after it, in seconds.
 FRESH = 5.0
 
@@ -43,29 +47,32 @@ class Inquests:
     Args:
         roster: the engines.
         actions: takes what has to be done.
+        left: returns how many seconds a set's job has.
 
     Attributes:
         ending: why the cluster ends, if it does: then nobody waits for a scheduler.
     """
 
-    def __init__(self, roster: Roster, actions: Actions) -> None:
+    def __init__(
+        self, roster: Roster, actions: Actions, left: Callable[[str], float] = lambda _: math.inf
+    ) -> None:
         self._roster = roster
         self._actions = actions
+        self._left = left
         self.ending = ""
         self._open: dict[str, Inquest] = {}
 
     def amended(self, lost: Lost) -> list[Lost]:
         """Return the end of an engine with what its job's scheduler says; nothing: it comes in a moment."""
-        job = self._job_of(lost.peer)
+        job, set_id = self._job_of(lost.peer)
         if not job or self.ending:
             return [lost]
         found = self._open.get(job)
         now = self._actions.now
-        set_id = self._set_of(lost.peer)
         if found is None or (found.words is not None and now >= found.until):  # that was another time
             before = (found.words or "") if found is not None and found.set_id == set_id else ""
             found = self._open[job] = Inquest(now + PATIENCE, set_id, before)
-            self._actions.inquire(Inquire(job))
+            self._actions.inquire(Inquire(job, self._left(set_id) < AT_ITS_END))
         if found.words is not None:
             return [self._with(lost, found.words)]
         found.held.append(lost)
@@ -105,18 +112,15 @@ class Inquests:
         found.until = self._actions.now + FRESH
         return [self._with(lost, words) for lost in held]
 
-    def _job_of(self, peer: Peer) -> str:
+    def _job_of(self, peer: Peer) -> tuple[str, str]:
+        """Return the job whose end an engine's may be, if there is one, and the engine's set."""
         engine = self._roster.by_peer(peer)
         if engine is None:
-            return ""
+            return "", ""
         if engine.leaving and not engine.leaving.startswith((BY_SCHEDULER, BY_LAUNCHER)):
-            return ""
+            return "", ""
         group = self._roster.group(engine.info.set_id)
-        return group.job if group is not None else ""
-
-    def _set_of(self, peer: Peer) -> str:
-        engine = self._roster.by_peer(peer)
-        return engine.info.set_id if engine is not None else ""
+        return (group.job if group is not None else ""), engine.info.set_id
 
     def _with(self, lost: Lost, words: str) -> Lost:
         engine = self._roster.by_peer(lost.peer)

@@ -15,8 +15,8 @@ from hpcremote.errors import HPCRemoteError
 
 _log = logging.getLogger("hpcremote.controller")
 
-#: Returns in words how a job ended, or nothing if it has not.
-Inquirer = Callable[[str], str]
+#: Returns in words how a job ended, or nothing if it has not; is told whether its time is over.
+Inquirer = Callable[[str, bool], str]
 
 
 class Inquiries:
@@ -34,19 +34,19 @@ class Inquiries:
 
     def start(self, order: Inquire) -> None:
         """Begin one."""
-        threading.Thread(target=self._work, args=(order.job,), name="inquire", daemon=True).start()
+        threading.Thread(target=self._work, args=(order,), name="inquire", daemon=True).start()
 
     def ended(self) -> list[Inquired]:
         """Return the answers since the last time."""
         return [self._ended.popleft() for _ in range(len(self._ended))]
 
-    def _work(self, job: str) -> None:
+    def _work(self, order: Inquire) -> None:
         words = ""
         try:
-            words = self._inquirer(job) if self._inquirer is not None else ""
+            words = self._inquirer(order.job, order.over) if self._inquirer is not None else ""
         except HPCRemoteError as error:
             _log.warning("what became of the engines' job is not known: %s", error)
         except Exception:  # noqa: BLE001 - it is logged, and nothing waits for more
             _log.exception("what became of the engines' job could not be asked")
-        self._ended.append(Inquired(job, words))
+        self._ended.append(Inquired(order.job, words))
         self._wake()

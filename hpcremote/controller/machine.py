@@ -83,7 +83,7 @@ class Controller:
         )
         self.agents.handlers.update(self._ending.of_agents)
         self._watchdog = Watchdog(watchdog, self.roster, self.clients, self.agents.look, self._actions)
-        self._inquests = Inquests(self.roster, self._actions)
+        self._inquests = Inquests(self.roster, self._actions, self.walltime.left)
         self._restarting = Restarting(self.roster, self._actions)
         identity = {"cluster_id": cluster_id, "version": version, "host": host, "pid": pid}
         self._asking = Asking(identity, self.roster, self.clients, self._actions)

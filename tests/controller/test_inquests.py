@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hpcremote.controller.events import Arrived, Inquire, Inquired, Lost, Opened, Relaunch, Send, Tick
-from hpcremote.controller.inquests import FRESH, PATIENCE
+from hpcremote.controller.inquests import AT_ITS_END, FRESH, PATIENCE
 from hpcremote.controller.machine import Controller
 from hpcremote.controller.roster import BY_LAUNCHER, BY_SCHEDULER, CONTROLLER_BY_SCHEDULER
 from hpcremote.wire import messages as m
@@ -17,22 +17,26 @@ def member(rank: int, uid: str) -> m.Member:
     return m.Member(uid, rank, "node1", 100 + rank, rank, "3.11", "1", "MPICH", "0")
 
 
-def controller_with(job: str, uids: tuple[str, ...] = ("a", "b"), set_id: str = "s") -> Controller:
+def controller_with(
+    job: str, uids: tuple[str, ...] = ("a", "b"), set_id: str = "s", left: float = -1.0
+) -> Controller:
     controller = Controller("c", "1", "head", 1)
     client = m.Hello("u", m.PROTOCOL, "1", "head", 2, "3.11")
     controller.handle(Opened("client", "client", True), 0.0)
     controller.handle(Arrived("client", client, ()), 0.0)
-    come(controller, job, uids, set_id)
+    come(controller, job, uids, set_id, left=left)
     return controller
 
 
-def come(controller: Controller, job: str, uids: tuple[str, ...], set_id: str, now: float = 0.0) -> list[int]:
+def come(
+    controller: Controller, job: str, uids: tuple[str, ...], set_id: str, now: float = 0.0, left: float = -1.0
+) -> list[int]:
     for rank, uid in enumerate(uids):
         controller.handle(Opened(uid, "engine", False), now)
         controller.handle(Arrived(uid, m.Phase(uid, "node1", 100 + rank, "MPI_Init"), ()), now)
         controller.handle(Arrived(uid, m.Join(uid, set_id, rank, m.PROTOCOL, "1"), ()), now)
     members = [member(rank, uid) for rank, uid in enumerate(uids)]
-    register = m.Register(set_id, len(uids), members, "mark", job_key=job)
+    register = m.Register(set_id, len(uids), members, "mark", job_key=job, left=left)
     sent = [
         one.message for one in controller.handle(Arrived(uids[0], register, ()), now) if type(one) is Send
     ]
@@ -62,6 +66,14 @@ def test_engines_of_a_job_go_with_what_the_scheduler_says() -> None:
         (0, f"terminated by SIGTERM; {WORDS}"),
         (1, f"terminated by SIGTERM; {WORDS}"),
     ]
+
+
+def test_an_engine_that_goes_at_the_end_of_its_job_went_with_it() -> None:
+    """Also if its scheduler has not noticed yet."""
+    controller = controller_with("job", left=30.0)
+    assert Inquire("job", over=False) in controller.handle(Lost("a", "killed"), 30.0 - AT_ITS_END)
+    controller = controller_with("job", left=30.0)
+    assert Inquire("job", over=True) in controller.handle(Lost("a", "killed"), 30.1 - AT_ITS_END)
 
 
 def test_a_scheduler_that_does_not_answer_is_not_waited_for_longer() -> None:

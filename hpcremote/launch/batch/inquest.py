@@ -29,11 +29,12 @@ class Inquirer:
     def __init__(self, profile: Profile, cluster_id: str) -> None:
         self._folder = files.cluster_dir(profile.name, cluster_id)
 
-    def __call__(self, job_key: str) -> str:
+    def __call__(self, job_key: str, over: bool) -> str:
         """Return how the job ended, or that it is queued again; nothing if it goes on.
 
         Args:
             job_key: what its engines carry (``HPCREMOTE_JOB``).
+            over: its time is, so that it ends, and the scheduler may only not know it yet.
 
         Raises:
             HPCRemoteError: the scheduler does not answer.
@@ -44,8 +45,10 @@ class Inquirer:
             return ""
         scheduler = catalog.scheduler(job.scheduler)
         seen = commands.status(scheduler, [job.id]).get(job.id)
-        if seen is None or seen.state in ("ending", "cancelling", "ended"):
-            return self._how_ended(scheduler, job, seen or Seen("running"))
+        goes_on = seen is not None and seen.state == "running"
+        if seen is None or (goes_on and over) or seen.state in ("ending", "cancelling", "ended"):
+            ended = self._how_ended(scheduler, job, seen or Seen("running"))
+            return ended or ("" if goes_on else f"{job} is ending{_why(scheduler, job)}")
         if seen.state in ("queued", "stuck"):
             return f"{job} was put back into the queue ({seen}){_why(scheduler, job)}"
         return ""
@@ -58,7 +61,7 @@ class Inquirer:
         end = watch.end(job.id)
         watch.forget(job.id)
         if end is None:
-            return f"{job} is ending{_why(scheduler, job)}"
+            return ""
         self._note(job, str(end))
         return end.after(f"{job} has ended")
 
