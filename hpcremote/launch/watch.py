@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
+from socket import gethostname
 from typing import Any, NamedTuple, Protocol
 
 from hpcremote.errors import (
@@ -13,6 +14,7 @@ from hpcremote.errors import (
     HPCRemoteError,
     LaunchError,
     NotConnected,
+    Refused,
 )
 from hpcremote.launch.adding import Adding
 from hpcremote.launch.startup import Startup
@@ -92,7 +94,7 @@ class Watch:
         try:
             while True:
                 if controller is None and self._begun.listens():
-                    controller = self._connect()
+                    controller = self._reach()
                 if controller is not None and self._look(controller):
                     return
                 self._check(controller)
@@ -102,6 +104,18 @@ class Watch:
         finally:
             if controller is not None:
                 controller.close()
+
+    def _reach(self) -> Controller:
+        """Connect; where nothing gets through (to a controller in the job), say what to set."""
+        try:
+            return self._connect()
+        except Refused:
+            raise
+        except NotConnected as error:
+            raise NotConnected(
+                f"{error}\nSet `interface:` in profile {self._begun.profile.name!r} to a name or address of "
+                f"the controller's host that {gethostname()} can reach"
+            ) from error
 
     def _pause(self, controller: Controller | None) -> None:
         if controller is None:
