@@ -102,12 +102,11 @@ def _leave_nothing(profile_name: str, cluster_id: str, patience: float) -> None:
             found = record.read(folder)
             if found is None or found.mark != mark.partition(".")[0]:
                 return
-            in_job = found.controller_at != "here"
-            if found.state == "starting" and (in_job or found.owner.alive()):
-                return  # it sees us end, and has a better view of why
-            if in_job:  # whose end, and its reason, stays on record
+            if found.controller_at != "here":  # our job's end, and its reason, stay on record
                 jobs.cancel([one for one in found.jobs if one != found.home], patience=patience)
                 return
+            if found.state == "starting" and found.owner.alive():
+                return  # it sees us end, and has a better view of why
             polite = 0.0 if found.state == "starting" else patience
             process.end(found.engines, found.mark, (), polite=polite)
             jobs.cancel(found.jobs, patience=polite)

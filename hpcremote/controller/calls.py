@@ -13,7 +13,13 @@ from typing import Any
 
 from hpcremote.controller.events import Actions, Peer
 from hpcremote.controller.failing import Failing, Trouble
-from hpcremote.controller.roster import BY_SCHEDULER, CONTROLLER_BY_SCHEDULER, Engine, Roster
+from hpcremote.controller.roster import (
+    BY_SCHEDULER,
+    CONTROLLER_ALONE,
+    CONTROLLER_BY_SCHEDULER,
+    Engine,
+    Roster,
+)
 from hpcremote.wire import messages as m
 from hpcremote.wire.frames import Frame
 from hpcremote.wire.targets import compact, expand
@@ -275,8 +281,8 @@ class Calls:
 
     @staticmethod
     def _is_cut_short(engine: Engine, work: Work, done: m.Done) -> bool:
-        """Say whether a call was interrupted because the scheduler ends the engine: that is told then."""
-        ends = engine.leaving.startswith((BY_SCHEDULER, CONTROLLER_BY_SCHEDULER))
+        """Say whether a call was interrupted because a job ends: that is told then."""
+        ends = engine.leaving.startswith((BY_SCHEDULER, CONTROLLER_BY_SCHEDULER, CONTROLLER_ALONE))
         return ends and done.status != "ok" and work.hear is None
 
     def print(self, peer: Peer, text: m.Print, _frames: Sequence[Frame]) -> None:

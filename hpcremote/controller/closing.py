@@ -8,14 +8,16 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterable
 from typing import Protocol
 
 from hpcremote.controller.ending import KILL_WAIT, Ending
-from hpcremote.controller.events import Actions
+from hpcremote.controller.events import Actions, Peer
 from hpcremote.controller.roster import Roster
 from hpcremote.wire import messages as m
+
+#: Seconds that engines have to end when their job's scheduler is about to kill everything.
+_AFTER_HOOKS = 3.0
 
 
 class Heeding(Protocol):
@@ -50,27 +52,31 @@ class Closing:
         self._after_hooks = ""  # why the cluster ends when hooks have run
         self.why = ""
 
-    def told(self, number: int) -> None:
-        """A scheduler is about to end the controller's job, by a signal.
+    def told(self, why: str) -> None:
+        """The controller's job is about to end: what has to run runs, then engines end, then everything does.
 
         It may be told again, by the job's script, say, whose commands end before the ranks do.
         """
         if self._until is None:
-            name = signal.Signals(number).name
-            self._after_hooks = f"its scheduler ended the controller's job ({name})"
+            self._after_hooks = why
             self._until = self._actions.now + KILL_WAIT
-            self._hooks.last_call(number)
+            self._tell(why, [peer for peer in self._roster.peers() if self._roster.by_peer(peer) is None])
+            self._hooks.last_call(why)
         self.check()
 
     def begin(self, reason: str) -> None:
         """Begin to end everything: engines first, for at most ``grace`` seconds."""
         if self.why:
             return
-        self._until, self.why = self._actions.now + self._grace, reason
+        grace = min(self._grace, _AFTER_HOOKS) if self._after_hooks else self._grace
+        self._until, self.why = self._actions.now + grace, reason
+        self._actions.log(f"ending: {reason}")
+        self._tell(reason, self._roster.peers())
+
+    def _tell(self, reason: str, peers: Iterable[Peer]) -> None:
         for part in self._heeding:
             part.ending = reason
-        self._actions.log(f"ending: {reason}")
-        for peer in self._roster.peers():
+        for peer in peers:
             self._actions.send(peer, m.Stop(reason))
 
     def due(self) -> float | None:
@@ -86,5 +92,5 @@ class Closing:
             self._actions.end(self.why)
         elif self._actions.now >= self._until:
             left = len(self._roster.peers())
-            self._actions.log(f"{left} engines did not end within {self._grace:g} s")
+            self._actions.log(f"{left} engines did not end in time")
             self._actions.end(self.why)

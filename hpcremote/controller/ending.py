@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hpcremote.controller.events import Actions, Peer
-from hpcremote.controller.roster import BY_LAUNCHER, BY_SCHEDULER, CONTROLLER_BY_SCHEDULER, Engine, Roster
+from hpcremote.controller.roster import BY_LAUNCHER, BY_SCHEDULER, Engine, Roster
 from hpcremote.controller.walltime import Term, Walltime
 from hpcremote.wire import messages as m
 from hpcremote.wire.walltime import FINAL, words
@@ -127,11 +127,14 @@ class Ending:
             self.signalled(set_id, warned.number)
 
     def signalled(self, set_id: str, number: int) -> None:
-        """The scheduler is about to end a set's job."""
+        """The scheduler is about to end a set's job; one that is restarted was signalled by us."""
+        group = self._roster.group(set_id)
+        if group is not None and group.restarting:
+            return
         self._look = 0.0
         if number not in FINAL:
             if not self._walltime.term(set_id).why:  # every rank of every node says so
-                self._last_minutes(set_id, number, self._walltime.left(set_id))
+                self._last_minutes(set_id, _about_to_end(number), self._walltime.left(set_id))
         elif set_id not in self._stops:
             self._signals.setdefault(set_id, (self._actions.now + SETTLED, number))
 
@@ -146,21 +149,19 @@ class Ending:
                 self._actions.now + left,
                 f"{BY_SCHEDULER} ({_name(number)})",
             )
-            self._last_minutes(set_id, number, left)
+            self._last_minutes(set_id, _about_to_end(number), left)
             self._maybe_stop(set_id)
 
-    def last_call(self, number: int) -> None:
-        """The controller is about to be ended by its scheduler: what has to run runs, then the sets end."""
+    def last_call(self, why: str) -> None:
+        """The controller's job is about to end: what has to run runs, then the sets end, for that reason."""
         self._look = 0.0
         for set_id in {engine.info.set_id for engine in self._roster.engines.values()} - self._stops.keys():
             left = min(self._walltime.left(set_id), KILL_WAIT)
-            why = f"{CONTROLLER_BY_SCHEDULER} ({_name(number)})"
             self._stops[set_id] = (self._actions.now + left, why)
-            self._last_minutes(set_id, number, left)
+            self._last_minutes(set_id, why, left)
             self._maybe_stop(set_id)
 
-    def _last_minutes(self, set_id: str, number: int, left: float) -> None:
-        why = f"its scheduler is about to end it ({_name(number)})"
+    def _last_minutes(self, set_id: str, why: str, left: float) -> None:
         self._walltime.learn(set_id, -1.0 if left == math.inf else left, why)
         term = self._walltime.term(set_id)
         self._fire(set_id, term, self._waiting(term))
@@ -302,6 +303,10 @@ class Ending:
         for engine in self._roster.mates(set_id):
             engine.leaving = engine.leaving or reason
             self._actions.send(engine.peer, m.Stop(reason))
+
+
+def _about_to_end(number: int) -> str:
+    return f"its scheduler is about to end it ({_name(number)})"
 
 
 def _name(number: int) -> str:

@@ -8,10 +8,11 @@
     Arrived  a message                              Log      a line for the log
     Lost     a peer's connection ended              Relaunch a set that is to be started again
     Tick     the deadline passed                    Back     it is there
-    Relaunched  that has come to its end            Forget   a severed peer that is not waited for any more
-    Severed  nobody speaks for a peer any more      End      everything is done, the process may end
-    Rejoined somebody does again                    Inquire  a job whose scheduler is to be asked
-    Inquired what that says
+    Prepared that can begin                         Forget   a severed peer that is not waited for any more
+    Relaunched  it has come to its end              End      everything is done, the process may end
+    Severed  nobody speaks for a peer any more      Inquire  a job whose scheduler is to be asked
+    Rejoined somebody does again
+    Inquired what that scheduler says
 """
 
 from __future__ import annotations
@@ -53,6 +54,12 @@ class Lost(NamedTuple):
 
 class Tick(NamedTuple):
     """Time passed."""
+
+
+class Prepared(NamedTuple):
+    """All is ready for the restart of a set: its engines may end."""
+
+    set_id: str
 
 
 class Relaunched(NamedTuple):
@@ -145,7 +152,7 @@ class End(NamedTuple):
     reason: str
 
 
-Event = Opened | Arrived | Lost | Tick | Relaunched | Severed | Rejoined | Inquired
+Event = Opened | Arrived | Lost | Tick | Prepared | Relaunched | Severed | Rejoined | Inquired
 Action = Send | Unlink | Log | Relaunch | Back | Forget | Inquire | End
 
 

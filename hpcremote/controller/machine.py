@@ -28,6 +28,7 @@ from hpcremote.controller.events import (
     Lost,
     Opened,
     Peer,
+    Prepared,
     Rejoined,
     Relaunched,
     Severed,
@@ -138,6 +139,8 @@ class Controller:
             self.strangers[event.peer] = Stranger(event.role, event.local)
         elif type(event) is Lost:
             self._lost(event)
+        elif type(event) is Prepared:
+            self._restarting.prepared(event)
         elif type(event) is Relaunched:
             self._restarting.relaunched(event)
         elif type(event) is Inquired:
@@ -168,10 +171,10 @@ class Controller:
         self._closing.check()
         return self._actions.take()
 
-    def told_to_end(self, number: int, now: float) -> list[Action]:
-        """A scheduler is about to end the controller's job: hooks run, engines end, then everything does."""
+    def told_to_end(self, why: str, now: float) -> list[Action]:
+        """The controller's job is about to end: hooks run, engines end, then everything does."""
         self._now = self._actions.now = now
-        self._closing.told(number)
+        self._closing.told(why)
         return self._actions.take()
 
     def engine_uid(self, peer: Peer) -> str:

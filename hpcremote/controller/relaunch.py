@@ -2,7 +2,8 @@
 
 ::
 
-    Relaunch ──start()──▶ thread ── relaunch(order, there) ──▶ Relaunched ──wake──▶ the loop, ended()
+    Relaunch ──start()──▶ relaunch(order, there) gets ready ──▶ Prepared ──wake──▶ the loop, news()
+                              └──▶ thread ── what it returned ──▶ Relaunched ──wake──▶ the loop, news()
     Back ─────back()────────▶ there.set()
 
 What really starts processes is handed in: the controller does not know how.
@@ -14,8 +15,9 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
+from typing import NoReturn
 
-from hpcremote.controller.events import Back, Relaunch, Relaunched
+from hpcremote.controller.events import Back, Prepared, Relaunch, Relaunched
 from hpcremote.errors import HPCRemoteError, LaunchError
 
 _log = logging.getLogger("hpcremote.controller")
@@ -37,19 +39,18 @@ class Relaunches:
         self._relauncher = relauncher
         self._wake = wake
         self._there: dict[str, threading.Event] = {}
-        self._ended: deque[Relaunched] = deque()
+        self._news: deque[Prepared | Relaunched] = deque()
 
     def start(self, order: Relaunch) -> None:
         """Begin one."""
         there = self._there[order.set_id] = threading.Event()
-        work: Callable[[], None] = _by_hand
-        if self._relauncher is not None:
-            try:
-                work = self._relauncher(order, there)
-            except (HPCRemoteError, OSError) as error:
-                self._ended.append(Relaunched(order.set_id, str(error)))
-                self._wake()
-                return
+        relauncher = self._relauncher or _by_hand
+        try:
+            work = relauncher(order, there)
+        except Exception as error:  # noqa: BLE001 - told to who asked, and the controller lives on
+            self._tell(Relaunched(order.set_id, _said(error)))
+            return
+        self._tell(Prepared(order.set_id))
         threading.Thread(target=self._work, args=(order, work), name="relaunch", daemon=True).start()
 
     def back(self, news: Back) -> None:
@@ -57,26 +58,36 @@ class Relaunches:
         if there := self._there.get(news.set_id):
             there.set()
 
-    def ended(self) -> list[Relaunched]:
-        """Return those that have ended since the last time."""
-        ended = []
-        while self._ended:
-            ended.append(self._ended.popleft())
-            self._there.pop(ended[-1].set_id, None)
-        return ended
+    def news(self) -> list[Prepared | Relaunched]:
+        """Return what has happened since the last time."""
+        news: list[Prepared | Relaunched] = []
+        while self._news:
+            one = self._news.popleft()
+            if isinstance(one, Relaunched):
+                self._there.pop(one.set_id, None)
+            news.append(one)
+        return news
 
     def _work(self, order: Relaunch, work: Callable[[], None]) -> None:
         error = ""
         try:
             work()
-        except (HPCRemoteError, OSError) as reason:
-            error = str(reason)
-        except Exception as reason:  # noqa: BLE001 - told to who asked, and logged
-            _log.exception("an engine set could not be restarted")
-            error = f"{type(reason).__name__}: {reason}"
-        self._ended.append(Relaunched(order.set_id, error))
+        except Exception as reason:  # noqa: BLE001 - told to who asked
+            error = _said(reason)
+        self._tell(Relaunched(order.set_id, error))
+
+    def _tell(self, news: Prepared | Relaunched) -> None:
+        self._news.append(news)
         self._wake()
 
 
-def _by_hand() -> None:
+def _said(error: Exception) -> str:
+    """Return an error's sentence; one that nobody foresaw is logged, too."""
+    if isinstance(error, (HPCRemoteError, OSError)):
+        return str(error)
+    _log.error("an engine set could not be restarted", exc_info=error)
+    return f"{type(error).__name__}: {error}"
+
+
+def _by_hand(_order: Relaunch, _there: threading.Event) -> NoReturn:
     raise LaunchError("this controller was started by hand, and so cannot restart engines")

@@ -2,8 +2,8 @@
 
 ::
 
-    client ──Restart──▶ restart() ──Stop──▶ what is left of the set
-                            └──Relaunch──▶ (the shell has it done, in a thread)
+    client ──Restart──▶ restart() ──Relaunch──▶ (the shell gets ready, and has it done, in a thread)
+    it is ready ──Prepared──▶ prepared() ──Stop──▶ what is left of the set
     the new set registers ──▶ announced() ──Back──▶ (that thread has what it waited for)
     the thread ends ──Relaunched──▶ relaunched() ──Answer──▶ everybody who asked
 
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hpcremote.controller.events import Actions, Back, Peer, Relaunch, Relaunched
+from hpcremote.controller.events import Actions, Back, Peer, Prepared, Relaunch, Relaunched
 from hpcremote.controller.roster import Roster
 from hpcremote.controller.sets import Set
 from hpcremote.wire import messages as m
@@ -54,14 +54,17 @@ class Restarting:
         assert group is not None  # noqa: S101 - that would have been the problem
         self._open[restart.set_id] = [(peer, restart.request)]
         group.restarting = True
-        for engine in self._roster.mates(restart.set_id):
-            engine.leaving = RESTARTED
-            self._actions.send(engine.peer, m.Stop(RESTARTED))
         members = tuple((member.host, member.pid) for member in group.members.values())
         self._actions.log(f"{group} is to be restarted")
         self._actions.relaunch(
             Relaunch(restart.set_id, group.mark, group.size, members, restart.timeout, group.job)
         )
+
+    def prepared(self, news: Prepared) -> None:
+        """A set can be started again: what is left of it ends."""
+        for engine in self._roster.mates(news.set_id):
+            engine.leaving = RESTARTED
+            self._actions.send(engine.peer, m.Stop(RESTARTED))
 
     def _problem(self, restart: m.Restart, group: Set | None) -> str:
         if self.ending:

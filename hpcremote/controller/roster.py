@@ -29,6 +29,7 @@ LOST = "connection lost"
 #: Why engines leave who were told to end because their scheduler ends the job.
 BY_SCHEDULER = "its job was ended by its scheduler"
 CONTROLLER_BY_SCHEDULER = "the controller's job was ended by its scheduler"
+CONTROLLER_ALONE = "the ranks of the controller's job have ended"
 #: How one ends that its MPI launcher was told to end, or has ended because another one had.
 BY_LAUNCHER = "its MPI launcher has ended it"
 #: How many departed engines are remembered.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -31,6 +32,7 @@ from hpcremote.controller.events import (
 from hpcremote.controller.inquire import Inquirer, Inquiries
 from hpcremote.controller.machine import Controller
 from hpcremote.controller.relaunch import Relauncher, Relaunches
+from hpcremote.controller.roster import CONTROLLER_ALONE, CONTROLLER_BY_SCHEDULER
 from hpcremote.ids import is_uid
 from hpcremote.net import happenings
 from hpcremote.net.happenings import Came, Got, Happening, Peer, Went
@@ -39,6 +41,7 @@ from hpcremote.net.keys import RateLimit
 from hpcremote.net.shm import remove_blob
 from hpcremote.wire.frames import Parcel
 from hpcremote.wire.lastwords import SILENT, cause_of, for_people
+from hpcremote.wire.walltime import FINAL, WARNINGS
 
 _log = logging.getLogger("hpcremote.controller")
 
@@ -86,8 +89,10 @@ class Server:
         self._done = False
         self._outbox: dict[Peer, list[Parcel] | tuple[Parcel, ...]] = {}
         self._complaints = RateLimit()
-        self._relaunches = Relaunches(relauncher, lambda: os.write(hub.wake_fd, b"\0"))
-        self._inquiries = Inquiries(inquirer, lambda: os.write(hub.wake_fd, b"\0"))
+        self._relaunches = Relaunches(relauncher, self._wake)
+        self._inquiries = Inquiries(inquirer, self._wake)
+        self._wakes = threading.Lock()
+        self._wakeable = True
 
     def run(self) -> None:
         """Serve until a client, SIGTERM or SIGINT ends the cluster."""
@@ -97,6 +102,14 @@ class Server:
                 self._turn()
         finally:
             signal.set_wakeup_fd(-1)  # the hub's descriptor is about to be closed
+            with self._wakes:
+                self._wakeable = False
+
+    def _wake(self) -> None:
+        """Make the loop turn, if it still does; called by other threads."""
+        with self._wakes:
+            if self._wakeable:
+                os.write(self._hub.wake_fd, b"\0")
 
     def _turn(self) -> None:
         deadline = self._machine.deadline()
@@ -105,16 +118,22 @@ class Server:
         now = time.monotonic()
         if went := self._take_in(happened, now):
             self._take_in(self._departures(went), now)
-        self._take_in([*self._relaunches.ended(), *self._inquiries.ended()], now)
+        self._take_in([*self._relaunches.news(), *self._inquiries.ended()], now)
         if self._signal:
-            name, self._signal = self._signal, ""
-            if self._in_job and name == "SIGTERM":
-                self._carry_out(self._machine.told_to_end(signal.SIGTERM, now))
-            else:
-                self._carry_out(self._machine.end(f"{name} received", now))
+            self._heed(now)
         else:
             self._carry_out(self._machine.handle(_TICK, now))  # once for all that has happened
         self._flush()
+
+    def _heed(self, now: float) -> None:
+        """Do what a signal asks for."""
+        name, self._signal = self._signal, ""
+        if not self._in_job or name == "SIGINT":
+            self._carry_out(self._machine.end(f"{name} received", now))
+        elif name == "SIGHUP":  # by the job's script
+            self._carry_out(self._machine.told_to_end(CONTROLLER_ALONE, now))
+        else:
+            self._carry_out(self._machine.told_to_end(f"{CONTROLLER_BY_SCHEDULER} ({name})", now))
 
     def _take_signals(self) -> None:
         def note(signum: int, _frame: FrameType | None) -> None:
@@ -122,6 +141,11 @@ class Server:
 
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, note)
+        if self._in_job:
+            for number in FINAL:
+                signal.signal(number, note)
+            for number in set(WARNINGS) - set(FINAL):  # to all of the job: they are for the engines
+                signal.signal(number, lambda *_: None)
         signal.set_wakeup_fd(self._hub.wake_fd, warn_on_full_buffer=False)
 
     def _take_in(self, happened: Iterable[Happening | Event], now: float) -> list[Peer]:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from hpcremote.controller.events import Back, Lost, Opened, Relaunch, Relaunched
+from hpcremote.controller.events import Back, Lost, Opened, Prepared, Relaunch, Relaunched
 from hpcremote.controller.relaunch import Relaunches
 from hpcremote.errors import LaunchError
 from hpcremote.wire import messages as m
@@ -63,6 +63,8 @@ def test_a_set_is_restarted_under_its_ids(bench: Bench) -> None:
     assert came(bench, client) == [2, 3, 4]
     bench.say(client, call(1, [3]))
     bench.say(client, m.Restart(9, "b", 30.0))
+    assert bench.got("b1", m.Stop) == []  # not before all is ready for it
+    bench.feed(Prepared("b"))
     assert [stop.reason for stop in bench.got("b1", m.Stop)] == ["its set was restarted"]  # type: ignore[attr-defined]
     assert orders(bench) == [Relaunch("b", MARK, 3, (("here", 100), ("here", 101), ("here", 102)), 30.0)]
     assert bench.got(other[0], m.Stop) == []
@@ -234,6 +236,8 @@ def test_restarts_are_done_in_threads() -> None:
     def relaunch(order: Relaunch, there: threading.Event) -> Callable[[], None]:
         if order.set_id == "worse":
             raise LaunchError("no record")
+        if order.set_id == "worst":
+            raise KeyError("nobody foresaw this")
 
         def work() -> None:
             assert there.wait(10)
@@ -245,16 +249,20 @@ def test_restarts_are_done_in_threads() -> None:
     threads = Relaunches(relaunch, woken.release)
     for name in ("good", "bad"):
         threads.start(Relaunch(name, MARK, 1, (), 10.0))
-    assert threads.ended() == []
+        assert woken.acquire(timeout=10)
+    assert threads.news() == [Prepared("good"), Prepared("bad")]
     threads.back(Back("bad"))
     assert woken.acquire(timeout=10)
-    assert threads.ended() == [Relaunched("bad", "no mpiexec")]
+    assert threads.news() == [Relaunched("bad", "no mpiexec")]
     threads.back(Back("good"))
     assert woken.acquire(timeout=10)
-    assert threads.ended() == [Relaunched("good")]
+    assert threads.news() == [Relaunched("good")]
     threads.start(Relaunch("worse", MARK, 1, (), 10.0))
-    assert woken.acquire(timeout=10)
-    assert threads.ended() == [Relaunched("worse", "no record")]
+    threads.start(Relaunch("worst", MARK, 1, (), 10.0))
+    assert threads.news() == [
+        Relaunched("worse", "no record"),
+        Relaunched("worst", "KeyError: 'nobody foresaw this'"),
+    ]
 
 
 def test_a_controller_that_was_started_by_hand_says_so() -> None:
@@ -262,5 +270,5 @@ def test_a_controller_that_was_started_by_hand_says_so() -> None:
     threads = Relaunches(None, woken.release)
     threads.start(Relaunch("s", MARK, 1, (), 10.0))
     assert woken.acquire(timeout=10)
-    (ended,) = threads.ended()
+    (ended,) = threads.news()
     assert "started by hand" in ended.error

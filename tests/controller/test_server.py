@@ -30,6 +30,7 @@ from hpcremote.net.keys import Admission, new_keypair
 from hpcremote.net.stream import Closed, Stream
 from hpcremote.wire import messages as m
 from hpcremote.wire.frames import pack, unpack
+from hpcremote.wire.walltime import WARNINGS
 from tests.controller.test_machine import Bench, call
 
 MEMBERS = [m.Member(uid=f"s{rank}", rank=rank, host="here", pid=rank, mpi="MPICH") for rank in range(2)]
@@ -443,6 +444,31 @@ def test_it_serves_until_sigterm_and_lets_go_of_signals(
     served.run(visit)
     assert "ended: SIGTERM received" in caplog.text
     assert signal.set_wakeup_fd(-1) == -1
+
+
+def test_in_a_job_warnings_are_for_the_engines(
+    tmp_path: Path, served: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    served.server = Server(served.machine, served.hub, shm="", words="", in_job=True)
+    former = {number: signal.getsignal(number) for number in WARNINGS}
+
+    def visit() -> None:
+        peer = served.peer()
+        peer.send(m.Hello("u" * 32, m.PROTOCOL, "0", "here", 1, "3"))
+        peer.expect(m.Welcome)
+        os.kill(os.getpid(), signal.SIGUSR1)
+        os.kill(os.getpid(), signal.SIGUSR2)
+        peer.send(m.Query(1, "info"))
+        peer.expect(m.Answer)
+        peer.close()
+
+    try:
+        served.run(visit)
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+    assert "ended: the controller's job was ended by its scheduler (SIGTERM)" in caplog.text
 
 
 def test_a_dead_engine_is_looked_up_by_its_uid_only(served: Served) -> None:

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from hpcremote.controller.ending import KILL_WAIT, SETTLED
-from hpcremote.controller.events import Action, Arrived, End, Log, Lost, Opened, Send
+from hpcremote.controller.events import Action, Arrived, End, Log, Lost, Opened, Send, Tick
 from hpcremote.controller.machine import Controller
+from hpcremote.controller.roster import CONTROLLER_BY_SCHEDULER
 from hpcremote.controller.walltime import ASK_AGAIN
 from hpcremote.wire import messages as m
 
@@ -22,8 +23,15 @@ class Bench:
     """A controller, sets of two ranks in jobs that end, a node agent and a client."""
 
     def __init__(
-        self, *lefts: float, job: str = "", warning: float = 120.0, folder: str = "", own: float = math.inf
+        self,
+        *lefts: float,
+        job: str = "",
+        warning: float = 120.0,
+        folder: str = "",
+        own: float = math.inf,
+        mark: str = "",
     ) -> None:
+        self.mark = mark
         self.now = 100.0
         options = {"walltime_warning": warning, "save_on_walltime": folder, "limit": self.now + own}
         self.machine = Controller("test", "0", "here", 1, **options)  # type: ignore[arg-type]
@@ -48,13 +56,13 @@ class Bench:
             self.feed(Opened(name, "engine", False))
             self.say(name, m.Join(f"uid-{name}", f"s{number}", rank, m.PROTOCOL, "0"))
         members = [m.Member(f"uid-{name}", rank, "node", 10, mpi="M") for rank, name in enumerate(names)]
-        self.say(names[0], m.Register(f"s{number}", 2, members, "", "", left, job))
+        self.say(names[0], m.Register(f"s{number}", 2, members, self.mark, "", left, job))
 
     def feed(self, event: object) -> None:
         self.carry_out(self.machine.handle(event, self.now))  # type: ignore[arg-type]
 
     def told_to_end(self) -> None:
-        self.carry_out(self.machine.told_to_end(signal.SIGTERM, self.now))
+        self.carry_out(self.machine.told_to_end(f"{CONTROLLER_BY_SCHEDULER} (SIGTERM)", self.now))
 
     def carry_out(self, actions: list[Action]) -> None:
         for action in actions:
@@ -75,8 +83,6 @@ class Bench:
 
     def go_on(self, seconds: float) -> None:
         """Let time pass, with a tick at each deadline that the machine names."""
-        from hpcremote.controller.events import Tick
-
         end = self.now + seconds
         for _ in range(1000):
             due = self.machine.deadline()
@@ -341,7 +347,7 @@ def test_a_controller_whose_job_is_ended_lets_hooks_run_and_then_ends() -> None:
     for name in ("e0", "e1", "e2", "e3"):
         bench.feed(Lost(name, ""))
     bench.go_on(1.0)  # their agent might know more
-    assert bench.ended == ["its scheduler ended the controller's job (SIGTERM)"]
+    assert bench.ended == ["the controller's job was ended by its scheduler (SIGTERM)"]
 
 
 def test_a_controller_whose_job_is_ended_does_not_wait_for_long() -> None:
@@ -353,6 +359,29 @@ def test_a_controller_whose_job_is_ended_does_not_wait_for_long() -> None:
     assert not bench.told("e0", m.Stop)
     bench.go_on(KILL_WAIT)
     assert bench.told("e0", m.Stop)
+    bench.now += 3.0  # schedulers give 30 seconds in all
+    bench.feed(Tick())
+    assert bench.ended
+
+
+def test_nothing_new_begins_when_the_controllers_job_is_ended() -> None:
+    bench = Bench(HOUR)
+    bench.say("e1", m.Hook(-1.0))
+    bench.feed(Opened("late", "engine", True))
+    bench.say("late", m.Phase("uid-late", "node", 7, "MPI_Init"))
+    bench.told_to_end()
+    (stop,) = bench.told("late", m.Stop)
+    assert "ended by its scheduler" in stop.reason
+    bench.say("c", m.Restart(8, "s0"))
+    assert "the cluster is ending: the controller's job" in bench.told("c", m.Answer)[-1].error
+
+
+def test_the_signal_by_which_a_set_is_restarted_is_no_warning() -> None:
+    bench = Bench(HOUR, mark="here.1")
+    bench.say("c", m.Restart(8, "s0"))
+    bench.say("a", m.Warned(["uid-e0", "uid-e1"], signal.SIGTERM))
+    bench.go_on(SETTLED)
+    assert not [line for line in bench.log if "is about to end it" in line]
 
 
 def test_what_others_may_not_say() -> None:

@@ -89,7 +89,9 @@ def _user(lab: Slurm | GridEngine, folder: Path) -> Iterator[User]:
 def test_two_jobs_are_one_cluster(user: User) -> None:
     started = user.command("start", **KEYS)
     assert started.returncode == 0, started.stderr
-    assert "submitted: the controller's job " in started.stderr
+    assert (
+        ": the controller's job " in started.stderr
+    )  # submitted or, when the machine is busy, already started
     assert user.jobs() == ["helm", "hpcremote"]
     found = user.status()
     assert found["condition"] == "running"

@@ -132,11 +132,9 @@ class Submission:
                 return f"{self.job} never started: {end}"
             return end.after(f"{self.job} ended before all engines were there")
         seen = self._poller.seen(self.job.id)
-        return (
-            f"{self.job} will not start by itself: {seen.reason or seen.word}"
-            if seen.state == "stuck"
-            else ""
-        )
+        if seen.state != "stuck" or self.draft.values.get("after"):  # PBS holds what waits for another job
+            return ""
+        return f"{self.job} will not start by itself: {seen.reason or seen.word}"
 
     def _began(self) -> bool:
         deadline = time.monotonic() + _LAST_WORDS
