@@ -6,6 +6,7 @@
       Watch        the main thread's state: what it waits in, the alarm, the wake-up
       Comm, ...    what users hold: a communicator of mpi4py's, its blocking operations replaced
       Pending      requests that these hand out
+      Left         those that nobody waits for any more
       agree        "is everybody here?", asked before anything that cannot be left
     Lent         the World of a program that called embed()
 

@@ -136,7 +136,7 @@ class _Talk:
         while True:
             message = bytearray(_MESSAGE.size)
             request = self._channel.Irecv(message, source, self._tag)
-            self._watch.wait(self._comm, request, cancel=True)
+            self._watch.wait(self._comm, request, receives=True)
             key, code = _MESSAGE.unpack(message)
             if key == self._key:
                 return int(code)

@@ -58,7 +58,7 @@ class Points(Base):
         """See mpi4py."""
         self.enter("Recv", source)
         try:
-            self.watch.wait(self, _P.Irecv(self, buf, source, tag), status, cancel=True)
+            self.watch.wait(self, _P.Irecv(self, buf, source, tag), status, receives=True)
         finally:
             self.watch.now = None
 
@@ -103,8 +103,7 @@ class Points(Base):
         try:
             self.watch.poll(ready)
         except BaseException:
-            request.Cancel()
-            request.Wait()
+            self.watch.drop(self, [request], receives=True)
             raise
         return found[-1]
 
@@ -142,9 +141,9 @@ class Points(Base):
         try:
             send = _P.Isend(self, *sent)
         except BaseException:  # it is no buffer, say
-            self.watch.drop(self, [receive], cancel=True)
+            self.watch.drop(self, [receive], receives=True)
             raise
-        self._beside(send, lambda: self.watch.wait(self, receive, status, cancel=True))
+        self._beside(send, lambda: self.watch.wait(self, receive, status, receives=True))
 
     def Sendrecv_replace(  # noqa: N802 - mpi4py's signature
         self,

@@ -144,7 +144,8 @@ class Pending(Request):
     def __del__(self) -> None:
         # Whoever was to wait for it was released elsewhere, perhaps, and MPI goes on with its buffer.
         if self:
-            self.comm.watch.orphans.append(_R(self))
+            comm = self.comm
+            comm.watch.left.drop(_R(self), *((comm, comm.hidden) if self.receives else ()))
 
 
 class Repeated(MPI.Prequest):
@@ -187,7 +188,7 @@ def _wait(operation: str, request: MPI.Request, status: MPI.Status | None) -> An
         woken, value = _waitany((request, watch.wake), status)
         return _wait_slowly(operation, request, status) if woken else value
     except BaseException:
-        watch.drop(comm, [request], cancel=request.receives)
+        watch.drop(comm, [request], receives=request.receives)
         raise
     finally:
         watch.now = None
@@ -253,4 +254,4 @@ def _drop(requests: Requests) -> None:
     """An exception has come: nobody waits for these any more."""
     for request in requests:
         if isinstance(request, Pending | Repeated):
-            request.comm.watch.drop(request.comm, [request], cancel=request.receives)
+            request.comm.watch.drop(request.comm, [request], receives=request.receives)

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple, TypeVar
 from mpi4py import MPI
 
 from hpcremote.engine.comm.bell import Bell
+from hpcremote.engine.comm.left import Left, cancel, is_over
 from hpcremote.engine.comm.record import Waiting, at, place, place_of
 from hpcremote.errors import HPCRemoteError, Released
 
@@ -32,7 +33,7 @@ SPIN = 0.0002
 #: ... then for a sixteenth of the time that it has waited, but no longer than this.
 NAP = 0.001
 
-_waitany, _wait, _test = MPI.Request.Waitany, MPI.Request.Wait, MPI.Request.Test
+_waitany, _test = MPI.Request.Waitany, MPI.Request.Test
 #: An operation that was entered: communicator, name, number, root or peer.
 Entered = tuple[Any, str, int, int | None]
 
@@ -69,7 +70,7 @@ class Watch(Bell):
         families: of all communicators that the call has used.
         gate: called where the alarm is ``GATE``, with whether an operation has begun; says whether
             communicators that the call has used were made anew.
-        orphans: requests of the user's that nobody holds any more, for their buffers' sake.
+        left: requests that nobody waits for any more.
     """
 
     def __init__(self, private: MPI.Intracomm) -> None:
@@ -83,9 +84,8 @@ class Watch(Bell):
         self._aside: Aside | None = None
         self.running = False
         self._early: dict[int, str] = {}  # released before they began
-        self._left_behind: list[Any] = []  # requests that MPI cannot cancel; they own their buffers
+        self.left = Left()
         self._small: list[MPI.Request] = []
-        self.orphans: list[MPI.Request] = []
 
     # ------------------------------------------------------------ calls
 
@@ -101,8 +101,8 @@ class Watch(Bell):
 
     def end(self) -> None:
         """The call is over."""
-        if self.orphans:
-            self.orphans = [one for one in self.orphans if not _test(one)]
+        if self.left.kept:
+            self.left.look()
         with self._lock:
             self.running, self.alarm, self.now = False, None, None
 
@@ -175,7 +175,7 @@ class Watch(Bell):
     # ------------------------------------------------------------ the main thread
 
     def wait(
-        self, comm: Any, request: MPI.Request, status: MPI.Status | None = None, *, cancel: bool = False
+        self, comm: Any, request: MPI.Request, status: MPI.Status | None = None, *, receives: bool = False
     ) -> None:
         """Wait until *request* is complete, or raise what the alarm says.
 
@@ -183,30 +183,26 @@ class Watch(Bell):
             comm: its communicator, broken if the request has to be left behind.
             request: what to wait for.
             status: filled as MPI_Wait does.
-            cancel: the request can be cancelled (a receive).
+            receives: it is a receive, which can be cancelled.
         """
         try:
             if not _test(request, status):
-                self.block(comm, request, status, cancel=cancel)
+                self.block(comm, request, status, receives=receives)
         except BaseException:
             if request:  # a signal's exception, unless it is kept already: MPI goes on with its buffers
-                self.drop(comm, [request], cancel=cancel)
+                self.drop(comm, [request], receives=receives)
             raise
 
-    def drop(self, comm: Any, requests: list[MPI.Request], *, cancel: bool = False) -> None:
+    def drop(self, comm: Any, requests: list[MPI.Request], *, receives: bool = False) -> None:
         """Nobody will wait for these, because of an exception: cancel or keep those that go on."""
-        kept = self._left_behind
-        live = [one for one in requests if one and all(one is not other for other in kept)]
-        live = [one for one in live if not _test(one)]
-        if cancel:
-            for request in live:
-                request.Cancel()
-                _wait(request)
-        elif live:
+        live = [one for one in requests if one and not self.left.has(one) and not is_over(one)]
+        if receives:
+            live = [one for one in live if not cancel(one, lambda: is_over(one))]  # noqa: B023 - called at once
+        if live:
             self.leave_behind(comm, live)
 
     def block(
-        self, comm: Any, request: MPI.Request, status: MPI.Status | None = None, *, cancel: bool = False
+        self, comm: Any, request: MPI.Request, status: MPI.Status | None = None, *, receives: bool = False
     ) -> None:
         """Do so for one that was not complete just now; after an exception it may still be under way."""
         # The alarm may have rung already, in an earlier wait of the same operation; and a signal may have
@@ -221,7 +217,7 @@ class Watch(Bell):
                 (request,),
                 lambda: _test(request, status),
                 lambda wake: not _waitany((request, wake), status),
-                lambda: self._leave(comm, request, status, cancel),
+                lambda: self._leave(comm, request, status, receives),
             )
 
     def until(
@@ -277,7 +273,7 @@ class Watch(Bell):
         """Raise what the alarm says, or return what is complete after all; None: nothing has to be left."""
         if self.alarm is GATE:
             if get_ident() == self.main and self.gate(True):
-                self._left_behind += requests
+                self.left.keep(requests)
                 raise self.overtaken()
             return None
         if (found := leave()) is None:
@@ -291,24 +287,24 @@ class Watch(Bell):
                 raise self.verdict()
             sleep(NAP)
 
-    def _leave(self, comm: Any, request: MPI.Request, status: MPI.Status | None, cancel: bool) -> bool | None:
-        if not cancel:
-            self.leave_behind(comm, [request])
-            return None
+    def _leave(
+        self, comm: Any, request: MPI.Request, status: MPI.Status | None, receives: bool
+    ) -> bool | None:
         status = MPI.Status() if status is None else status
-        request.Cancel()
-        _wait(request, status)
-        return None if status.Is_cancelled() else True  # it was complete
+        if receives and cancel(request, lambda: _test(request, status)):
+            return None if status.Is_cancelled() else True  # it was complete
+        self.leave_behind(comm, [request])
+        return None
 
     def leave_behind(self, comm: Any, requests: list[MPI.Request]) -> None:
         """Keep requests that nobody waits for any more: MPI may still write to their buffers."""
-        self._left_behind += [one for one in requests if all(one is not other for other in self._left_behind)]
+        self.left.keep(requests)
         operation = self.now[1] if self.now else "an operation"
         comm.tear(f"this rank had to leave {operation} on it in call {self.seq}")
 
     def keep(self, request: MPI.Request) -> None:
         """Keep a small send of our own until it is complete."""
-        self._small = [one for one in self._small if not one.Test()]
+        self._small = [one for one in self._small if not is_over(one)]
         self._small.append(request)
 
     def verdict(self, also: str = "") -> BaseException:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import faulthandler
 import gc
 import os
+import pickle
 import sys
+import tempfile
 import threading
 import time
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -175,14 +178,99 @@ def requests_forgotten() -> None:
     w.begin(1, ALL)
     comm.Irecv(bytearray(9), source=(RANK - 1) % SIZE)
     gc.collect()
-    assert len(w._watch.orphans) == 1
+    left = w._watch.left.kept
+    assert len(left) == 1
     w.end()
-    assert len(w._watch.orphans) == 1
+    assert len(left) == 1
     comm.Barrier()  # from here on something is on its way
     comm.Isend(bytes(9), peer).Wait()
     comm.Barrier()
-    while w._watch.orphans:
+    while left:
         w.end()
+    w.begin(2, ALL)
+    comm.Irecv(bytearray(1), source=(RANK - 1) % SIZE)  # what comes is too long
+    gc.collect()
+    assert len(left) == 1
+    comm.Barrier()
+    comm.Isend(bytes(9), peer).Wait()
+    while left:
+        w.end()
+    w.begin(3, ALL)
+    vain = [comm.Irecv(bytearray(1), source=(RANK - 1) % SIZE) for _ in range(99)]
+    del vain
+    gc.collect()
+    assert len(left) == 99
+    w.end()
+    assert len(left) == 99
+    w.renew(4, ALL)
+    while left:
+        w.end()
+
+
+def left_and_over() -> None:
+    """What was left is kept for as long as MPI goes on with it, and no longer."""
+    w = World(PLAIN.Dup(), replace=True)
+    comm, left = MPI.COMM_WORLD, w._watch.left.kept
+    w.begin(1, ALL)
+    timer = later(lambda: w.release(1), 0.02)
+    raises(Released, lambda: comm.Issend(bytes(9), (RANK + 1) % SIZE).Wait())
+    timer.join()
+    w.end()
+    assert len(left) == 1
+    PLAIN.Barrier()
+    MPI.Intracomm(comm).Recv(bytearray(9))
+    while left:
+        w.end()
+    w.renew(2, ALL)
+    w.begin(3, ALL)
+    assert comm.allreduce(1) == SIZE
+
+
+def received_wrongly() -> None:
+    """What is wrong with a message is said, and not what became of the request."""
+    w = World(PLAIN.Dup(), replace=True)
+    comm, peer = MPI.COMM_WORLD, (RANK + 1) % SIZE
+    w.begin(1, ALL)
+    requests = [comm.isend("x" * 1000, peer, 1), comm.Isend(bytes(9), peer, 2)]
+    error = raises(MPI.Exception, lambda: comm.recv(bytearray(10), tag=1))
+    assert isinstance(error, MPI.Exception)
+    assert error.Get_error_class() == MPI.ERR_TRUNCATE
+    raises(pickle.UnpicklingError, lambda: comm.recv(bytearray(10), tag=2))
+    MPI.Request.Waitall(requests)
+    w.end()
+
+
+def half_sent() -> None:
+    """A receive whose message is on its way is left, too, when its sender has left MPI."""
+    w = World(PLAIN.Dup(), replace=True)
+    comm, big = MPI.COMM_WORLD, np.ones(1 << 20)
+    folder = PLAIN.bcast(tempfile.mkdtemp() if RANK == 0 else None)
+    waits: list[Callable[[], Any]] = [
+        lambda: comm.Recv(np.empty_like(big), 1),
+        lambda: comm.Irecv(np.empty_like(big), 1).Wait(),
+        lambda: comm.recv(bytearray(9 << 20), 1),
+    ]
+    for number, wait in enumerate(waits):
+        seq, away = 2 * number, Path(folder, f"{number}")
+        w.begin(seq, ALL)
+        comm.Barrier()
+        request = comm.isend(big, 0) if RANK == 1 else None
+        if RANK == 0:
+            comm.Probe(1)
+            timer = later(lambda: w.release(seq), 0.2)  # noqa: B023
+            raises(Released, wait)
+            timer.join()
+            away.touch()
+        while not away.exists():
+            time.sleep(0.001)
+        if request is not None:
+            request.Wait()
+        w.end()
+        w.renew(seq + 1, ALL)
+        away.unlink(missing_ok=True)
+    assert comm.allreduce(1) == SIZE
+    if RANK == 0:
+        Path(folder).rmdir()
 
 
 def requests_interrupted() -> None:
