@@ -337,6 +337,8 @@ class Controller:
                 continue
             self._actions.log(f"engine {gone.id} ended: {gone.cause}")
             self._calls.engine_left(engine, gone)
+            for mate in self.roster.bereft(engine, gone):
+                self._actions.send(mate.peer, m.Bereft())
             for peer in self.clients:
                 self._actions.send(peer, m.Engines([], [gone]))
             # It may be back already, over a connection that came before we knew that this one ended.

@@ -40,6 +40,7 @@ class Engine:
         mpi: the MPI side, once there is one.
         interrupt: stops a run that has started; called by whichever thread reads.
         tend: sees to it that there is a node agent; called by whichever thread reads.
+        bereft: whether another rank of its set has ended, so that MPI_Finalize does not come to its end.
     """
 
     def __init__(self, has: Callable[[bytes], bool], define: Callable[[bytes, bytes], None]) -> None:
@@ -54,6 +55,7 @@ class Engine:
         self.joined: m.Joined | None = None
         self.refused = ""
         self.stopping = ""
+        self.bereft = False
         self.running: m.Run | None = None
 
     @property
@@ -82,12 +84,13 @@ class Engine:
         elif isinstance(message, m.Tend):
             self.tend()
         elif self.mpi is not None:
-            self._tell_mpi(self.mpi, message)
+            self._about_mates(self.mpi, message)
         return []
 
-    @staticmethod
-    def _tell_mpi(mpi: Communication, message: m.AnyMessage) -> None:
-        if isinstance(message, m.Release):
+    def _about_mates(self, mpi: Communication, message: m.AnyMessage) -> None:
+        if isinstance(message, m.Bereft):
+            self.bereft = True
+        elif isinstance(message, m.Release):
             mpi.release(message.seq, message.why)
         elif isinstance(message, m.Settled):
             mpi.settled(message.seq)

@@ -7,12 +7,15 @@ in the launcher's log.
 
 from __future__ import annotations
 
+import atexit
 import faulthandler
 import gc
 import logging
 import os
 import socket
+import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from hpcremote.engine import mpi
@@ -34,7 +37,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("hpcremote.engine")
 
-#: How long the process may take to end (MPI_Finalize waits for the other ranks), in seconds.
+#: How long the process may take to end, in seconds. (Python has ended this watch when it calls MPI_Finalize.)
 FAREWELL = 10.0
 
 
@@ -56,6 +59,7 @@ def run(find: Callable[[], Connection], *, wait: float, expect: int | None, use_
     operations = Operations(namespace)
     machine = Engine(operations.functions.__contains__, operations.functions.define)
     executor = Executor(machine, operations)
+    atexit.register(_skip_finalize, machine)  # before anything of the user's, so that it is the last one
     presence = EnginePresence(connection, uid)
     machine.tend = presence.tend_soon
 
@@ -83,6 +87,15 @@ def run(find: Callable[[], Connection], *, wait: float, expect: int | None, use_
         presence.close()
         # From here on nothing may hold the process up: not a thread of the user's, not a lost rank.
         faulthandler.dump_traceback_later(FAREWELL, exit=True, file=open(os.devnull, "w"))  # noqa: SIM115
+
+
+def _skip_finalize(machine: Engine) -> None:
+    """End the process if another rank has ended before it: MPI_Finalize would wait for that one for ever."""
+    if machine.bereft and mpi.has_begun():
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(1)
 
 
 def _register(link: Link, machine: Engine, uid: str, expect: int | None, *, use_mpi: bool) -> None:

@@ -167,6 +167,10 @@ class Tend(Message, tag="tend"):
     """No agent watches the engine's node: see to it that there is one."""
 
 
+class Bereft(Message, tag="bereft"):
+    """A rank of the engine's set has ended unasked: MPI_Finalize would wait for it."""
+
+
 class Stop(Message, tag="stop"):
     """End this engine."""
 

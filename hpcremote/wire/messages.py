@@ -35,6 +35,7 @@ from hpcremote.wire.agentmessages import (
     Warned,
 )
 from hpcremote.wire.enginemessages import (
+    Bereft,
     Done,
     Drop,
     Given,
@@ -77,6 +78,7 @@ __all__ = [
     "Answer",
     "AnyMessage",
     "Attend",
+    "Bereft",
     "Call",
     "Count",
     "Define",
@@ -332,12 +334,12 @@ ToClient = Welcome | Refused | Engines | Result | Output | Missing | Hanging | T
 FromEngine = Phase | Join | Register | Done | Print | Lacking | Hook | Leaving
 FromAgent = Attend | Seen | Exited | Noticed | Remaining | Warned
 ToAgent = Look | Signal | HowLong
-ToEngine = Joined | Refused | Run | Given | Drop | Release | Settled | Renew | Tend | Stop
+ToEngine = Joined | Refused | Run | Given | Drop | Release | Settled | Renew | Tend | Bereft | Stop
 AnyMessage = (
     Hello | Define | Call | Abort | Shutdown | Query | Where | Kill | Restart
     | Welcome | Refused | Engines | Result | Output | Missing | Hanging | TimeLeft | Answer
     | Phase | Join | Register | Done | Print | Lacking | Hook | Leaving
-    | Joined | Run | Given | Drop | Release | Settled | Renew | Tend | Stop
+    | Joined | Run | Given | Drop | Release | Settled | Renew | Tend | Bereft | Stop
     | Attend | Seen | Exited | Noticed | Remaining | Warned | Look | Signal | HowLong
 )  # fmt: skip
 

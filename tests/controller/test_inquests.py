@@ -131,6 +131,23 @@ def test_a_job_that_is_queued_again_brings_its_engines_back_under_their_ids() ->
     assert come(controller, "job", ("c", "d"), "t", 30.0) == [1, 2]
 
 
+def test_mates_are_told_once_of_a_rank_that_ended_unasked() -> None:
+    controller = controller_with("", ("a", "b", "c"))
+    told = [one.peer for one in controller.handle(Lost("a", "killed"), 1.0) if bereft(one)]
+    assert told == ["b", "c"]
+    assert not any(map(bereft, controller.handle(Lost("b", "killed"), 1.0)))
+
+
+def test_mates_are_not_told_of_a_rank_that_was_to_end() -> None:
+    controller = controller_with("", ("a", "b"))
+    controller.handle(Arrived("a", m.Leaving("stopped: a client asked for it"), ()), 1.0)
+    assert not any(map(bereft, controller.handle(Lost("a"), 1.0)))
+
+
+def bereft(action: object) -> bool:
+    return isinstance(action, Send) and isinstance(action.message, m.Bereft)
+
+
 def test_a_restart_knows_the_job() -> None:
     controller = controller_with("job")
     actions = controller.handle(Arrived("client", m.Restart(1, "s", 60.0), ()), 1.0)

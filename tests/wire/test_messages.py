@@ -62,6 +62,7 @@ SAMPLES: list[m.AnyMessage] = [
     m.Renew(13, 12, [0, 3, 1], True),
     m.Stop("a client asked for it"),
     m.Tend(),
+    m.Bereft(),
     m.Attend("node7", 4690, 1, ["e" * 32]),
     m.Seen(3, [m.Sight("e" * 32, "Stack (most recent call first):\n", "sleeping", "#0 read ()", "[]")]),
     m.Exited("e" * 32, "killed by SIGKILL", "last words\n"),
