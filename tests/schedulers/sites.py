@@ -35,12 +35,14 @@ class Launcher(NamedTuple):
 
 #: Two nodes with two ranks each, and with one.
 _NODES = ({"nodes": 2, "ranks_per_node": 2, "walltime": "10 min"}, {"ranks_per_node": 1})
+# UCX's addresses name all interfaces; a busy Slurm does not always read such long ones whole. Open MPI
+# takes an interface that leads nowhere for a way to other hosts.
+_OPEN_MPI = {"OMPI_MCA_btl_tcp_if_include": "eth0"}
 _HOSTS = (
-    {"n": 4, "hosts": ["node1:2", "node2:2"], "interface": "eth0"},
+    {"n": 4, "hosts": ["node1:2", "node2:2"], "interface": "eth0", "environment": _OPEN_MPI},
     {"hosts": ["node1", "node2"], "n": 2},
 )
-# UCX's addresses name all interfaces; a busy Slurm does not always read such long ones whole.
-_SLURM = {"extends": "slurm", **_NODES[0], "environment": {"UCX_NET_DEVICES": "eth0"}}
+_SLURM = {"extends": "slurm", **_NODES[0], "environment": {"UCX_NET_DEVICES": "eth0", **_OPEN_MPI}}
 _GRID_ENGINE = {"extends": "sge", "n": 4, "queue": "all.q@node1,all.q@node2"}
 
 LAUNCHERS = {
@@ -65,6 +67,11 @@ class Site(NamedTuple):
     @property
     def hosts(self) -> Hosts:
         return self.user.hosts
+
+    @property
+    def all_in_job(self) -> bool:
+        """Whether the controller is in the job, too."""
+        return self.launcher.keys.get("controller") == "job"
 
     def start(self, cluster_id: str = "default", **keys: Any) -> str:
         """Start a cluster, with other keys; return what was said."""

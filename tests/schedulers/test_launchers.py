@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.integration.support import eventually
 from tests.schedulers import sites
-from tests.schedulers.lab.hosts import Hosts
+from tests.schedulers.lab.hosts import DEAD_END, Hosts
 from tests.schedulers.sites import LAUNCHERS, Site
 
 pytestmark = [pytest.mark.mpi, pytest.mark.slow, pytest.mark.timeout(300)]
@@ -30,6 +31,34 @@ _CANCELLED = {
     "torque": "^EngineError: .*job {job} .torque. has ended",
     "sge": "^EngineError: .*job {job} .sge. has ended",
 }
+#: What a start goes through, in this order; a job's before the engines'.
+_PHASES = ("submitted", "queued", "started", "launch", "MPI_Init", "register")
+#: What is refused to begin with, by what a launcher needs, and what is said of it.
+_REFUSED = {
+    "slurm": [
+        (
+            {"queue": "nosuch"},
+            "Invalid partition name specified",
+            "`sinfo -s` lists them, `queue:` in profile {name}",
+        )
+    ],
+    "torque": [
+        (
+            {"queue": "nosuch"},
+            "torque did not take the job (qsub ",
+            "`qstat -q` lists them, `queue:` in profile {name}",
+        )
+    ],
+    "sge": [
+        ({"queue": "nosuch.q"}, "unknown queue", "`qconf -sql` lists them, `queue:` in profile {name}"),
+        (
+            {"parallel_environment": "nosuch"},
+            'parallel environment "nosuch" does not exist',
+            "`qconf -spl` lists them",
+        ),
+    ],
+    "ssh": [({"hosts": ["node1:2", "nowhere:2"]}, "nowhere: nowhere has no such name here", "")],
+}
 _WHERE = "def where(): return os.uname().nodename"
 
 
@@ -42,8 +71,9 @@ _PARAMS = [pytest.param(one, marks=[pytest.mark.openmpi] * (one in _OPEN_MPI)) f
 def site(
     request: pytest.FixtureRequest, hosts: Hosts, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Site]:
-    """Each of the launchers in turn."""
-    with sites.site(request, hosts, tmp_path_factory.mktemp("user"), request.param) as made:
+    """Each of the launchers in turn, on hosts with an interface that leads nowhere."""
+    folder = tmp_path_factory.mktemp("user")
+    with hosts.dead_ends(), sites.site(request, hosts, folder, request.param) as made:
         yield made
 
 
@@ -51,8 +81,11 @@ def site(
 def running(site: Site) -> Site:
     """A cluster that runs; the tests of a launcher share it as long as it does."""
     if site.user.hpcremote("status", "--cluster-id", "default").returncode != 0:
-        said = site.user.start()
+        said = site.start(interface="all")
         assert "is ready: 4 engines" in said
+        told = list(dict.fromkeys(re.findall(rf"^({'|'.join(_PHASES)})\b", said, re.MULTILINE)))
+        assert told == [phase for phase in _PHASES if phase in told]
+        assert {"register", *(("submitted", "started") if site.queue is not None else ())} <= set(told)
     return site
 
 
@@ -64,9 +97,17 @@ def test_engines_on_two_hosts_and_what_they_print(running: Site) -> None:
         hosts = prompt("view.apply_sync(where)")
         assert set(hosts) == {"node1", "node2"}
         assert prompt("[info.host for info in rc.link.engines.values()]") == hosts
-        prompt("def say(): print('here'); os.system('echo a child; echo trouble >&2')")
+        assert any(DEAD_END[1].partition("/")[0] in one for one in prompt("rc.link.connection.addresses"))
+        assert prompt("rc.link.connection.host") in (hosts if running.all_in_job else ["head"])
+        if running.queue is not None:
+            (job,) = running.jobs()
+            said = running.user.hpcremote("status").stdout
+            assert re.search(
+                rf"^  job +{job} \({running.launcher.keys['extends']}\) running on node", said, re.M
+            )
+        prompt("def say(): print('on', os.uname().nodename); os.system('echo a child; echo trouble >&2')")
         prompt("ar = view.apply_async(say); ar.get(60)")
-        assert prompt("ar.stdout") == ["here\na child\n"] * 4
+        assert prompt("ar.stdout") == [f"on {host}\na child\n" for host in hosts]
         assert prompt("ar.stderr") == ["trouble\n"] * 4
         if running.launcher.mpi:
             prompt(_WHO)
@@ -89,16 +130,24 @@ def test_a_client_on_another_host_and_a_second_cluster(running: Site) -> None:
         try:
             with running.prompt(other, cluster_id="second") as second:
                 assert second("rc.ids") == [0, 1]
+                if running.launcher.mpi:
+                    assert second("view.apply_sync(lambda: hpcremote.comm().allreduce(1))") == [2, 2]
                 assert second("rc.link.connection.cluster_uid") != here("rc.link.connection.cluster_uid")
                 second("view.push({'part': 'mine'}, block=True); call = view.apply_async(time.sleep, 600)")
                 assert here("view['part']") == parts
                 if running.queue is not None:
                     (job,) = set(running.jobs()) - set(jobs)
                     running.queue.cancel(job)
-                    for said in second("fate(call)"):
+                    fates = second("fate(call)")
+                    for said in fates:
                         assert re.search(_CANCELLED[running.name].format(job=job), said), said
+                    if not running.all_in_job:
+                        assert len(fates) == 2
+                        assert second("rc.ids") == []
         finally:
             running.user.stop("--cluster-id", "second", host=other)
+        if running.name == "torque":  # whose qstat calls a job completed that Slurm is still clearing away
+            eventually(lambda: running.jobs() == jobs)
         assert running.jobs() == jobs
         assert here("view['part']") == parts
 
@@ -109,8 +158,23 @@ def test_stop_from_another_host_leaves_nothing(running: Site) -> None:
         running.user.stop(host=running.hosts["node3"])
         running.is_empty()
         for said in prompt("fate(calls[0])"):
-            assert "Error: " in said, said
+            assert re.match(r"(\w+Error|NotConnected): ", said), said
     assert running.user.hpcremote("status").returncode == 3
+
+
+def test_a_start_that_cannot_succeed_says_what_to_set(site: Site) -> None:
+    jobs = site.jobs()
+    for keys, words, remedy in _REFUSED[site.launcher.part]:
+        said = site.user.fail("--cluster-id", "wrong", **keys)
+        assert words in said
+        assert remedy.format(name=site.name) in said
+    said = site.user.fail("--cluster-id", "wrong", **{**site.launcher.two, "interface": "127.0.0.1"})
+    assert "cannot reach the controller of cluster 'wrong'" in said
+    assert re.search(r"tcp://127.0.0.1:\d+: connection refused", said), said
+    whose = "(head|the controller's host)"
+    wanted = rf"[Ss]et `interface:` in profile '?{site.name}'? to a name or address of {whose} that "
+    assert re.search(wanted, said), said
+    eventually(lambda: site.jobs() == jobs)
 
 
 def test_a_killed_rank(running: Site) -> None:
@@ -119,8 +183,8 @@ def test_a_killed_rank(running: Site) -> None:
         prompt("call = rc[3].apply_async(time.sleep, 600)")
         running.hosts[host].run(["kill", "-KILL", str(pid)], check=True)
         (said,) = prompt("fate(call)")
-        assert said.startswith("EngineError: engine 3 "), said
-        assert f"on {host})" in said, said
+        who = f"rank 3 on {host}" if running.launcher.mpi else f"on {host}"
+        assert said.startswith(f"EngineError: engine 3 ({who})"), said
         assert "killed by SIGKILL" in said, said
     running.user.stop("--timeout", "2")  # under Slurm the others live on, and MPI does not let them go
     running.is_empty()

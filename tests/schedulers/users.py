@@ -128,9 +128,9 @@ class User:
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr
 
-    def fail(self, **keys: object) -> str:
+    def fail(self, *options: str, **keys: object) -> str:
         """Start a cluster that cannot be started, with other keys; return why."""
-        done = self.hpcremote("start", *_settings(keys))
+        done = self.hpcremote("start", *options, *_settings(keys))
         assert done.returncode != 0, done.stdout
         assert "Traceback" not in done.stderr, done.stderr
         return done.stderr
