@@ -316,8 +316,7 @@ class Controller:
         if client := self._calls.client_left(lost.peer):
             self._actions.log(f"{client.name} left with {len(client.works)} open calls")
             return
-        amended = self.agents.amended(lost, self.roster.uid_of(lost.peer))
-        if amended is not None:
+        if (amended := self.agents.amended(lost, self.roster.uid_of(lost.peer))) is not None:
             self._bury(self._inquests.amended(amended))
 
     def _cut_off(self, peer: Peer) -> None:
