@@ -35,7 +35,7 @@ from hpcremote.controller.events import (
 )
 from hpcremote.controller.inquests import Inquests
 from hpcremote.controller.restarting import Restarting
-from hpcremote.controller.roster import Engine, Roster
+from hpcremote.controller.roster import Engine, Roster, bereft
 from hpcremote.controller.walltime import Walltime
 from hpcremote.controller.watchdog import Watchdog
 from hpcremote.wire import messages as m
@@ -336,7 +336,7 @@ class Controller:
                 continue
             self._actions.log(f"engine {gone.id} ended: {gone.cause}")
             self._calls.engine_left(engine, gone)
-            for mate in self.roster.bereft(engine, gone):
+            for mate in bereft(self.roster, engine, gone):
                 self._actions.send(mate.peer, m.Bereft())
             for peer in self.clients:
                 self._actions.send(peer, m.Engines([], [gone]))

@@ -333,13 +333,6 @@ class Roster:
         self._disconnect(engine.info.set_id, engine.info.rank if engine.info.rank >= 0 else 0, peer)
         return engine, gone
 
-    def bereft(self, engine: Engine, gone: m.Gone) -> list[Engine]:
-        """Return the mates that have to know of an engine's end: of the first that ended unasked."""
-        group = self._sets.get(engine.info.set_id)
-        if engine.leaving or group is None or group.first_death is None or group.first_death[1] is not gone:
-            return []
-        return self.mates(engine.info.set_id)
-
     def _cause(self, engine: Engine, cause: str, now: float) -> str:
         words = engine.leaving or cause or "its connection was lost (killed, or its host or network failed)"
         group = self._sets.get(engine.info.set_id)
@@ -372,3 +365,11 @@ def _span(ids: set[int]) -> str:
     if len(ordered) > 2 and ordered[-1] - ordered[0] == len(ordered) - 1:
         return f"{ordered[0]} to {ordered[-1]}"
     return ", ".join(map(str, ordered[:20])) + (" ..." if len(ordered) > 20 else "")
+
+
+def bereft(roster: Roster, engine: Engine, gone: m.Gone) -> list[Engine]:
+    """Return the mates that have to know of an engine's end: of the first that ended unasked."""
+    group = roster.group(engine.info.set_id)
+    if engine.leaving or group is None or group.first_death is None or group.first_death[1] is not gone:
+        return []
+    return roster.mates(engine.info.set_id)
