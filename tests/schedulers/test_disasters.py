@@ -33,7 +33,9 @@ _OVER = {
 @pytest.fixture
 def several(request: pytest.FixtureRequest, hosts: Hosts, tmp_path: Path) -> Iterator[Several]:
     with contextlib.ExitStack() as stack:
-        yield Several(request, hosts, tmp_path, stack)
+        made = Several(request, hosts, tmp_path, stack)
+        yield made
+        made.stop()
 
 
 class Several:
@@ -43,6 +45,7 @@ class Several:
         self, request: pytest.FixtureRequest, hosts: Hosts, folder: Path, stack: contextlib.ExitStack
     ) -> None:
         self._request, self._hosts, self._folder, self._stack = request, hosts, folder, stack
+        self._sites: list[Site] = []
 
     def start(self, wanted: Mapping[str, dict[str, Any]]) -> dict[str, tuple[Site, Prompt]]:
         """Start clusters of two engines, one on node1 and one on node2, each busy with a call of ten minutes.
@@ -62,13 +65,21 @@ class Several:
         """Return a user of one launcher."""
         folder = self._folder / name
         folder.mkdir()
-        return self._stack.enter_context(sites.site(self._request, self._hosts, folder, name))
+        made = self._stack.enter_context(sites.site(self._request, self._hosts, folder, name))
+        self._sites.append(made)
+        return made
+
+    def stop(self) -> None:
+        """Stop all that runs, side by side."""
+        with ThreadPoolExecutor(3) as pool:
+            list(pool.map(lambda one: one.user.clear(), self._sites))
 
 
 def test_a_node_loses_power(several: Several, hosts: Hosts, slurm: Slurm) -> None:
     """Nobody is told; the engines there are missed, and what the scheduler knows is told with them."""
     once = {"directives": ["--no-requeue"]}
     wanted = {"slurm-srun": {}, "slurm-mpiexec": once, "slurm-all-in-job": once}
+    wanted["torque"] = {"directives": ["-r n"]}
     running = several.start({**wanted, "sge": {}, "hosts-mpiexec": {}, "hosts-ssh": {}})
     for _, prompt in running.values():
         (lost,) = prompt("[info.id for info in rc.link.engines.values() if info.host == 'node2']")
@@ -102,7 +113,7 @@ def test_a_node_loses_power(several: Several, hosts: Hosts, slurm: Slurm) -> Non
 def test_the_time_limit_is_reached(several: Several, slurm: Slurm) -> None:
     """Each call fails with the end of its job, as far as the scheduler's commands tell it."""
     names = ("slurm-srun", "slurm-mpiexec", "slurm-all-in-job", "torque")
-    running = several.start({**{name: {} for name in names}, "sge": {"walltime": "0:01:00"}})
+    running = several.start({**{name: {} for name in names}, "sge": {"walltime": "0:00:40"}})
     for job in slurm.jobs():
         slurm.expire(job)
     for _, prompt in running.values():
