@@ -157,6 +157,13 @@ class Record:
         record.write()
         return record
 
+    def changed_at_the_end(self, **changes: Any) -> Record:
+        """As ``changed``, but a disk that is full keeps no cluster from being ended."""
+        record = dataclasses.replace(self, **changes)
+        with contextlib.suppress(ConfigError):
+            record.write()
+        return record
+
 
 def read(folder: Path) -> Record | None:
     """Return the record in a cluster's folder, or None if there is none.
@@ -327,6 +334,8 @@ def forget(record: Record, *, keep_logs: bool = False) -> None:
     found = read(record.folder)
     if found is None or found.mark != record.mark:
         return  # somebody else's by now
+    if record.is_here:
+        memory.remove(record.memory)  # it may not have been possible to write that down
     if record.temporary and not keep_logs:
         remove(record.folder)
         return

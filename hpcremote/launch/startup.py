@@ -73,6 +73,7 @@ class Startup:
             owner=of_pid(os.getpid()),
             controller_at=profile.controller,
         )
+        self._claimed = False
         self._controller: Child | None = None
         self._own: Submission | None = None  # the controller's job
 
@@ -90,6 +91,7 @@ class Startup:
         """
         launcher = catalog.load(self.profile.launcher)
         self._check(controller)
+        self._claimed = True  # from here on there may be something to end
         record.claim(self.record, jobs.condition, jobs.clear)
         if self.profile.scheduler:  # it may refuse, and then nothing has been started for nothing
             cwd = self._submit(controller)
@@ -258,6 +260,8 @@ class Startup:
 
     def abandon(self) -> None:
         """End a start half way: nothing in it is worth waiting for."""
+        if not self._claimed:
+            return
         for one in (self._own, self.job):
             if one is not None:
                 one.forget()
@@ -280,12 +284,12 @@ def end(
         if mine and found is not None and found.state == "running":
             what = found  # its engines may have been restarted meanwhile
         if mine and what.state == "starting":
-            what = what.changed(memory=memory.mapped(process.marked(what.mark)))
+            what = what.changed_at_the_end(memory=memory.mapped(process.marked(what.mark)))
         asked = mine and polite > 0 and controller is not None and controller.alive()
         if what.jobs and polite <= 0:
             jobs.cancel(what.jobs)
         if asked and controller is not None:
-            what.changed(state="stopping")
+            what.changed_at_the_end(state="stopping")
             process.send([controller], signal.SIGTERM)
         for child in children:
             child.drop_leash()

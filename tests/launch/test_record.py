@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -13,7 +14,7 @@ import pytest
 from hpcremote import files
 from hpcremote.errors import AlreadyRunning, ConfigError
 from hpcremote.ids import new_uid
-from hpcremote.launch import record
+from hpcremote.launch import record, startup
 from hpcremote.launch.process import MARK, Process, of_pid
 
 
@@ -166,6 +167,20 @@ def test_to_forget_leaves_a_successor_alone():
     second = claimed()
     record.forget(first)
     assert record.read(first.folder) == second
+
+
+def test_a_full_disk_keeps_no_cluster_from_being_ended(sleeper):
+    """A file may have no bytes for as long as this ends: whatever is written fails, as on a full disk."""
+    mark, alive = sleeper
+    made = claimed(mark=mark, state="starting", controller=None, engines=())
+    former = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, former[1]))
+    try:
+        startup.end(made, polite=0.0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, former)
+    assert not alive.alive()
+    assert record.read(made.folder) is None
 
 
 def test_sweeping_follows_no_path_that_a_file_names(tmp_path):
