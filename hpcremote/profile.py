@@ -44,10 +44,12 @@ def _key(
     unit: str = "",
     choices: tuple[str, ...] = (),
     least: float | None = None,
+    most: int | None = None,
     also: tuple[str, ...] = (),
     holds: tuple[str, ...] = (),
 ) -> Any:
-    metadata = {"doc": doc, "unit": unit, "choices": choices, "least": least, "also": also, "holds": holds}
+    limits = {"choices": choices, "least": least, "most": most}
+    metadata = {"doc": doc, "unit": unit, **limits, "also": also, "holds": holds}
     if default is dict:
         return dataclasses.field(default_factory=dict, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -103,7 +105,7 @@ class Profile:
         "auto",
         "Where the controller listens for other machines: auto, all, an interface (ib0), or an address.",
     )
-    port: int = _key(0, "The controller's TCP port; 0: any free one.", least=0)
+    port: int = _key(0, "The controller's TCP port; 0: any free one.", least=0, most=65535)
     ipc: bool = _key(True, "Whether clients and engines on the controller's machine use a Unix socket.")
     shm: bool = _key(True, "Whether they pass large data by shared memory.")
     start_timeout: float = _key(60.0, "How long engines may take to register.", unit="seconds", least=1)

@@ -45,6 +45,7 @@ class Key(NamedTuple):
     unit: str
     choices: tuple[str, ...]
     least: float | None
+    most: int | None = None
     also: tuple[str, ...] = ()
     """Other names for it."""
     holds: tuple[str, ...] = ()
@@ -168,6 +169,8 @@ def convert(entry: Entry, keys: Sequence[Key], more: Sequence[str] = ("extends",
     if key.least is not None and not value >= key.least:
         found = f"{value} {key.unit}".rstrip()
         raise ProfileError(f"{entry.named(key.name)} has to be at least {key.least:g}, not {found}")
+    if key.most is not None and not value <= key.most:
+        raise ProfileError(f"{entry.named(key.name)} has to be at most {key.most}, not {value}")
     return value
 
 

@@ -143,6 +143,7 @@ def test_circles_are_shown(mine: Path) -> None:
         ("extends: ./no.yaml\n", "there is no profile './no.yaml'"),
         ("mpixec: /bin/mpiexec\n", "lab.yaml:1: key 'mpixec' is not known; did you mean 'mpiexec'?"),
         ("mpi: openmp\n", "one of auto, mpich, openmpi, intel, not 'openmp'; did you mean 'openmpi'?"),
+        ("n: 1\nport: 65536\n", "lab.yaml:2: key 'port' has to be at most 65535, not 65536"),
         ("extends: mpi\nn: none\n", "lab.yaml:2: key 'n' has to be a whole number, not 'none'"),
     ],
 )
