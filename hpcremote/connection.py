@@ -22,6 +22,7 @@ from typing import Any
 
 from hpcremote import files
 from hpcremote.errors import ClusterNotFound, ConfigError, ConnectionFileError, ProfileError
+from hpcremote.ids import UNNAMED
 from hpcremote.wire.messages import PROTOCOL
 
 ROLES = ("client", "engine")
@@ -172,7 +173,8 @@ def find(profile: str | None = None, cluster_id: str | None = None, role: str = 
     Args:
         profile: default ``$HPCREMOTE_PROFILE``, else ``default``, else whichever profile has the only
             running cluster.
-        cluster_id: default ``$HPCREMOTE_CLUSTER_ID``, else the only running cluster of the profile.
+        cluster_id: default ``$HPCREMOTE_CLUSTER_ID``, else ``default``, else the only running cluster of
+            the profile.
         role: ``client`` or ``engine``.
 
     Raises:
@@ -202,6 +204,8 @@ def choose(every: Sequence[Connection], named: str | None, cluster_id: str | Non
     # A profile that was not named is a preference, not a demand.
     pool = here if named or (here and not cluster_id) else every
     pool = [found for found in pool if cluster_id in (None, found.cluster_id)]
+    if pool and all(found in here for found in pool):  # what has no name is had without one
+        pool = [found for found in pool if found.cluster_id == UNNAMED] or pool
     if len(pool) > 1:
         raise ClusterNotFound(_several(pool))
     return pool[0] if pool else None

@@ -15,6 +15,9 @@ EngineId = int
 SetId = NewType("SetId", str)
 ClusterId = str
 
+#: The id of a cluster to which nobody gave one; it is meant where none is said.
+UNNAMED = "default"
+
 _CLUSTER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _UID = re.compile(r"[0-9a-f]{32}")
 

@@ -270,6 +270,20 @@ def test_find_the_engines_file() -> None:
     assert connection.find(role="engine") == engine
 
 
+def test_the_one_without_a_name_is_meant_where_none_is_said() -> None:
+    make(profile="mpi", cluster_id="small").write()
+    unnamed = make(profile="mpi", cluster_id="default")
+    unnamed.write()
+    assert connection.find("mpi") == unnamed
+    with pytest.raises(ClusterNotFound, match="2 clusters of profile 'mpi' are running"):
+        connection.find()
+    make(profile="default", cluster_id="small").write()
+    of_default = make(profile="default", cluster_id="default")
+    of_default.write()
+    assert connection.find() == of_default
+    assert connection.find("mpi") == unnamed
+
+
 def test_several_profiles_run() -> None:
     make(profile="mpi").write()
     make(profile="local", cluster_id="b2").write()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NoReturn
 from hpcremote import profile
 from hpcremote.cli import options
 from hpcremote.errors import AlreadyRunning, ConfigError
-from hpcremote.ids import is_cluster_id
+from hpcremote.ids import UNNAMED, is_cluster_id
 
 if TYPE_CHECKING:
     from hpcremote.controller.events import Relaunch
@@ -33,7 +33,7 @@ def run(words: Sequence[str]) -> int:
     )
     args = made.parse_args(words)
     chosen = profile.load(options.profile_name(args.profile), dict(args.settings))
-    cluster_id = args.cluster_id or "default"
+    cluster_id = args.cluster_id or UNNAMED
     if not is_cluster_id(cluster_id):
         raise ConfigError(f"--cluster-id {cluster_id!r}: letters, digits, '_', '.' and '-' only")
     logging.basicConfig(

@@ -9,6 +9,7 @@ from typing import Any
 
 from hpcremote import clusters
 from hpcremote.errors import ClusterNotFound, ConfigError
+from hpcremote.ids import UNNAMED
 from hpcremote.launch import byhand, record
 from hpcremote.profile import keys as profile_keys
 
@@ -115,6 +116,8 @@ def pick(profile: str | None, cluster_id: str | None) -> Found:
         found = [one for one, how in zip(found, conditions, strict=True) if how != "stale"] or found
     if named is None and len(found) > 1:
         found = [one for one in found if one.profile == "default"] or found
+    if {one.profile for one in found} == {named or "default"}:  # as `hpcremote start` has told it
+        found = [one for one in found if one.cluster_id == UNNAMED] or found
     if len(found) == 1:
         return found[0]
     if found:
@@ -128,4 +131,4 @@ def pick(profile: str | None, cluster_id: str | None) -> Found:
 def as_options(profile: str, cluster_id: str) -> str:
     """Return the options that name this cluster, as short as can be."""
     words = [] if profile == "default" else ["--profile", profile]
-    return " ".join([*words, *([] if cluster_id == "default" else ["--cluster-id", cluster_id])])
+    return " ".join([*words, *([] if cluster_id == UNNAMED else ["--cluster-id", cluster_id])])

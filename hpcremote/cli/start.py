@@ -10,6 +10,7 @@ from hpcremote.cli import exits, options
 from hpcremote.cli.show import Show
 from hpcremote.cli.signals import Ended, ended_by_signals
 from hpcremote.cluster import Cluster
+from hpcremote.ids import UNNAMED
 
 
 def run(words: Sequence[str]) -> int:
@@ -32,7 +33,7 @@ def run(words: Sequence[str]) -> int:
     if args.save is not None and not args.resubmit:
         made.error("--save goes with --resubmit")
     show = Show(quiet=args.quiet)
-    cluster = cluster_of(args, args.cluster_id or "default", show, ends_with_us=args.foreground)
+    cluster = cluster_of(args, args.cluster_id or UNNAMED, show, ends_with_us=args.foreground)
     if args.dry_run:
         print(cluster.dry_run())
         return exits.OK
