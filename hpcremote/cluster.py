@@ -182,7 +182,9 @@ class Cluster(Extending):
         """
         from hpcremote.client.client import Client
 
-        return Client(clusters.connection_of(self.profile.name, self.cluster_id), **options)
+        return Client(
+            clusters.connection_of(self.profile.name, self.cluster_id), **{"cluster": self, **options}
+        )
 
     def start_and_connect(self, n: int | None = None) -> Client:
         """Start and return a client of it."""

@@ -67,6 +67,8 @@ def test_with_gives_a_client_and_ends_everything(home):
     cluster = Cluster(n=2, profile="local")
     with cluster as rc:
         assert isinstance(rc, Client)
+        assert rc.cluster is cluster
+        rc.wait_for_engines(timeout=0)  # as many as the cluster has
         assert rc.ids == [0, 1]
         pids = rc[:].apply_sync(os.getpid)
         assert cluster.status().running
@@ -232,6 +234,12 @@ def test_a_bad_number(n):
 def test_a_bad_id():
     with pytest.raises(ConfigError, match=r"cluster_id '\.\./x': has to begin with a letter or digit"):
         Cluster(cluster_id="../x")
+
+
+def test_what_is_refused_at_once_leaves_no_folder(home):
+    with pytest.raises(LaunchError, match="too many"):
+        Cluster(n=100_000, profile="local").start()
+    assert list(home.glob("clusters/*/*")) == []
 
 
 def test_engines_that_end_early_are_noticed_at_once(tmp_path, monkeypatch):
