@@ -40,12 +40,19 @@ def lines(seen: clusters.Status, now: float) -> list[str]:
         said.append(f"  time left   {span(seen.time_left)}")
     pids = ", ".join(str(pid) for pid in seen.processes if pid != seen.controller)
     said.append(f"  processes   controller {seen.controller or '-'}; engines {pids or '-'}")
-    if seen.condition in ("broken", "stale"):
-        chosen = options.as_options(seen.profile, seen.cluster_id)
-        said.append(
-            "  remedy      " + " ".join(["hpcremote stop", *chosen.split(), "ends and removes what is left"])
-        )
+    if remedy := _remedy(seen, count):
+        said.append(f"  remedy      {remedy}")
     return said
+
+
+def _remedy(seen: clusters.Status, count: int) -> str:
+    """Return the command that helps, and what it does; nothing if all is well or only time helps."""
+    chosen = options.as_options(seen.profile, seen.cluster_id).split()
+    if seen.condition in ("broken", "stale"):
+        return " ".join(["hpcremote stop", *chosen, "ends and removes what is left"])
+    if seen.running and not seen.jobs and seen.n is not None and count < seen.n:
+        return " ".join(["hpcremote restart", *chosen, "starts the engines again, under the same ids"])
+    return ""
 
 
 def _launched(launcher: str) -> str:

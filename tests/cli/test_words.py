@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import os
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcremote import profile
+from hpcremote import files, profile
 from hpcremote.cli import engine, exits, main, options
 from hpcremote.cli.list import table
 from hpcremote.cli.profile import draft
 from hpcremote.cli.status import lines, ranges, span
 from hpcremote.clusters import Status
 from hpcremote.engine import mpi
+from hpcremote.errors import ClusterNotFound
+from hpcremote.launch import record
+from hpcremote.launch.process import of_pid
 
 
 @pytest.fixture(autouse=True)
@@ -72,6 +76,13 @@ def test_a_broken_cluster_has_a_remedy():
     assert said[-1].startswith("  remedy      hpcremote stop --profile mpi --cluster-id a ")
 
 
+def test_engines_that_are_gone_have_a_remedy():
+    gone = STATUS._replace(engines={"n1": [0]}, ended={"1": "killed by SIGKILL"})
+    assert lines(gone, 165.0)[-1].startswith("  remedy      hpcremote restart --profile mpi --cluster-id a ")
+    for other in (gone._replace(n=None), gone._replace(condition="starting"), STATUS):
+        assert not lines(other, 165.0)[-1].startswith("  remedy")
+
+
 def test_a_table_has_straight_columns():
     row = {"profile": "mpi", "cluster_id": "a", "state": "running", "n": 4, "host": "vm", "started": 0.0}
     rows = [{**row, "launcher": "mpiexec"}, {**row, "state": "stale", "n": None, "launcher": "by hand"}]
@@ -98,6 +109,18 @@ def test_settings(text, pair):
 def test_a_setting_without_a_value():
     with pytest.raises(argparse.ArgumentTypeError, match="'port' is not key=value"):
         options.setting("port")
+
+
+def test_the_cluster_without_a_name_is_meant_where_none_is_said():
+    me = of_pid(os.getpid())
+    for name, cluster_id in [("mpi", "default"), ("mpi", "small"), ("local", "default")]:
+        files.private_dir(files.cluster_dir(name, cluster_id))
+        about = (name, cluster_id, "0" * 32, files.machine_id(), "vm", 0.0, 1, "local", "running", False, me)
+        record.Record(*about, controller=me).write()
+    assert options.pick("mpi", None).cluster_id == "default"
+    assert options.pick("mpi", "small").cluster_id == "small"
+    with pytest.raises(ClusterNotFound, match="3 clusters are there; say which: --profile local"):
+        options.pick(None, None)  # nobody has been told to say nothing
 
 
 def test_options_are_as_short_as_can_be():
