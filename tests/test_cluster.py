@@ -259,9 +259,9 @@ def test_a_slow_start_times_out_with_the_phase_and_the_log(tmp_path, monkeypatch
     checkout(monkeypatch)
     python = waiting_python(tmp_path, engines="echo still thinking; sleep 60")
     with pytest.raises(LaunchError) as caught:
-        Cluster(n=2, profile="local", python=str(python), start_timeout=1).start()
+        Cluster(n=2, profile="local", python=str(python), start_timeout=5).start()
     said = str(caught.value)
-    assert said.startswith("not ready within 1 s (start_timeout): of 2 engines 0 came up")
+    assert said.startswith("not ready within 5 s (start_timeout): of 2 engines 0 came up")
     assert "still thinking" in said
 
 
