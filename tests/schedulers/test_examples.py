@@ -118,22 +118,6 @@ def test_a_session_in_slots_of_grid_engine(hosts: Hosts, sge: GridEngine, exampl
     eventually(lambda: nothing_left(hosts))
 
 
-def test_a_program_of_grid_engine_that_takes_longer_than_a_job(
-    hosts: Hosts, sge: GridEngine, examples: Path
-) -> None:
-    folder = examples / "grid_engine"
-    script = folder / "long_heat.qsub"
-    script.write_text(script.read_text().replace("+ 1800", "+ 120"))
-    words = ["qsub", "-terse", "long_heat.qsub", "600", "0", "1.4"]
-    job = hosts.head.run(words, cwd=folder, check=True).stdout.strip()
-    out = folder / "long-heat.out"
-    try:
-        eventually(lambda: out.exists() and goes_on(out.read_text()), 2 * PATIENCE, "it does not go on")
-    finally:
-        sge.run("qdel", job)
-    sge.wait_for(job, "")  # and it is not queued again
-
-
 @pytest.mark.mpi
 @pytest.mark.parametrize(
     ("words", "said"),
@@ -166,21 +150,50 @@ def goes_on(said: str) -> bool:
     return f"after {int(again[1]) + 100:5} steps: largest change" in said
 
 
-def test_a_program_that_takes_longer_than_a_job(hosts: Hosts, slurm: Slurm, examples: Path) -> None:
-    # 600 cells that never settle; a call needs 75 seconds, of the 120 that a job has.
-    script = examples / "long_heat.sbatch"
-    script.write_text(script.read_text().replace("--time=30", "--time=2"))
-    words = ["sbatch", "--parsable", "long_heat.sbatch", "600", "0", "1.25"]
-    first = hosts.head.run(words, cwd=examples, check=True).stdout.strip()
+def test_programs_that_take_longer_than_a_job(
+    hosts: Hosts, slurm: Slurm, sge: GridEngine, examples: Path
+) -> None:
+    # On both at once, with fewer ranks: what never settles, as no change is below 0. A job has 120 seconds,
+    # of which a call needs 75.
+    folder, words = examples / "grid_engine", ["300", "-1", "1.25"]
+    late = "--set walltime_warning=20 --set save_on_walltime"  # not as soon as such a short job begins
+    changes = {"--time=30": "--time=2", "per-node=2": "per-node=1", "--set save_on_walltime": late}
+    replace(examples / "long_heat.sbatch", changes)
+    replace(folder / "long_heat.qsub", {"+ 1800": "+ 120", "-pe mpi 4": "-pe mpi 2"})
+    first = hosts.head.run(["sbatch", "--parsable", "long_heat.sbatch", *words], cwd=examples, check=True)
+    queued = hosts.head.run(["qsub", "-terse", "long_heat.qsub", *words], cwd=folder, check=True)
+    try:
+        goes_on_in_another_job(slurm, first.stdout.strip(), examples)
+        out = folder / "long-heat.out"
+        eventually(lambda: out.exists() and goes_on(out.read_text()), 2 * PATIENCE, "it does not go on")
+    finally:
+        sge.cancel(queued.stdout.strip())
+    sge.wait_for(queued.stdout.strip(), "")  # and it is not queued again
+    eventually(lambda: nothing_left(hosts))
+    assert slurm.jobs() == []  # what was cancelled is not taken up again
+
+
+def replace(script: Path, changes: dict[str, str]) -> None:
+    text = script.read_text()
+    for old, new in changes.items():
+        assert old in text
+        text = text.replace(old, new)
+    script.write_text(text)
+
+
+def goes_on_in_another_job(slurm: Slurm, first: str, folder: Path) -> None:
+    """See that a job submits the next one when its own time does not suffice, and cancel that."""
     slurm.wait_for(first, "COMPLETED", seconds=PATIENCE)
-    said = (examples / f"long-heat-{first}.out").read_text()
+    said = (folder / f"long-heat-{first}.out").read_text()
     assert "and the call needs 75 s: it was not begun on any engine" in said, said
     saved = re.search(r"saved after step (\d+)", said)
     assert saved is not None and int(saved[1]) > 0
     (second,) = slurm.jobs()
-    out = examples / f"long-heat-{second}.out"
-    eventually(lambda: out.exists() and goes_on(f"{said}\n{out.read_text()}"), PATIENCE)
-    slurm.run("scancel", second, check=True)
+    out = folder / f"long-heat-{second}.out"
+    eventually(
+        lambda: out.exists() and goes_on(f"{said}\n{out.read_text()}"),
+        PATIENCE,
+        lambda: f"it does not go on: {out.exists() and out.read_text()}",
+    )
+    slurm.cancel(second)
     slurm.wait_for(second, "CANCELLED")
-    eventually(lambda: nothing_left(hosts))
-    assert slurm.jobs() == []  # what was cancelled is not taken up again

@@ -165,7 +165,7 @@ def test_one_connection_a_node_whoever_dies(site: Site) -> None:
     assert site("ar.stdout") == ["got it\n"] * RANKS
 
     site(
-        "def total(n): from mpi4py import MPI; import time; time.sleep(2); return MPI.COMM_WORLD.allreduce(n)"
+        "def total(n): from mpi4py import MPI; import time; time.sleep(1); return MPI.COMM_WORLD.allreduce(n)"
     )
     for node in site.nodes:
         site("ar = [view.apply_async(total, n) for n in range(3)]")
