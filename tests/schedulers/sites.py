@@ -32,6 +32,12 @@ class Launcher(NamedTuple):
     two: dict[str, Any]
     mpi: bool = True
 
+    @property
+    def places(self) -> list[str]:
+        """The host of each slot that the profile names; none where a batch system chooses."""
+        slots = [word.partition(":") for word in self.keys.get("hosts", ())]
+        return [host for host, _, count in slots for _ in range(int(count or 1))]
+
 
 #: Two nodes with two ranks each, and with one.
 _NODES = ({"nodes": 2, "ranks_per_node": 2, "walltime": "10 min"}, {"ranks_per_node": 1})
@@ -52,7 +58,12 @@ LAUNCHERS = {
     "torque": Launcher("torque", {**_SLURM, "extends": "torque"}, _NODES[1]),
     "sge": Launcher("sge", _GRID_ENGINE, {"n": 2}),
     "hosts-mpiexec": Launcher("ssh", {"extends": "mpi", **_HOSTS[0]}, _HOSTS[1]),
-    "hosts-ssh": Launcher("ssh", {"extends": "mpi", "launcher": "ssh", **_HOSTS[0]}, _HOSTS[1], mpi=False),
+    "hosts-ssh": Launcher(
+        "ssh",
+        {"extends": "mpi", "launcher": "ssh", **_HOSTS[0], "hosts": ["node1", "node2:3"]},
+        _HOSTS[1],
+        mpi=False,
+    ),
 }
 
 

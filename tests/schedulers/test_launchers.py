@@ -96,6 +96,8 @@ def test_engines_on_two_hosts_and_what_they_print(running: Site) -> None:
         prompt(_WHERE)
         hosts = prompt("view.apply_sync(where)")
         assert set(hosts) == {"node1", "node2"}
+        assert running.launcher.places in ([], hosts if running.launcher.mpi else sorted(hosts))
+        assert prompt("set(view.apply_sync(os.getcwd)) == {os.getcwd()}") is True
         assert prompt("[info.host for info in rc.link.engines.values()]") == hosts
         assert any(DEAD_END[1].partition("/")[0] in one for one in prompt("rc.link.connection.addresses"))
         assert prompt("rc.link.connection.host") in (hosts if running.all_in_job else ["head"])
