@@ -53,12 +53,6 @@ def test_a_session_on_two_nodes(torque: Torque, slurm: Slurm, tmp_path: Path) ->
     eventually(lambda: not any(node.processes("hpcremote engine") for node in slurm.hosts.nodes))
 
 
-def test_no_such_queue(torque: Torque, tmp_path: Path) -> None:
-    said = session(torque, tmp_path, n=2, queue="nowhere")
-    assert "error: torque did not take the job (qsub " in said
-    assert "`qstat -q` lists them, `queue:` in profile torque chooses one" in said
-
-
 def test_a_job_that_fails(torque: Torque, tmp_path: Path) -> None:
     said = session(torque, tmp_path, n=2, setup=["echo no such module >&2; exit 3"])
     assert "ended before all engines were there" in said
