@@ -433,25 +433,60 @@ def test_skew_says_who_came_last(view: Any, mpi4: Running) -> None:
 # ---------------------------------------------------------------- one order
 
 
+def mixture(start: int, rounds: int, world: bool) -> list[tuple[int, str, float, float]]:
+    """In each round an allreduce, a bcast and a Barrier; with the clock before and after the Barrier."""
+    from mpi4py import MPI
+
+    import hpcremote
+
+    comm = MPI.COMM_WORLD if world else hpcremote.comm()
+    seen = []
+    for number in range(start, start + rounds):
+        total = comm.allreduce(number * (comm.rank + 1))
+        root = number % comm.size
+        said = comm.bcast(f"{number} of {start}" if comm.rank == root else "mine", root=root)
+        came = time.monotonic()
+        comm.Barrier()
+        seen.append((total, said, came, time.monotonic()))
+    return seen
+
+
+def what_is_wrong(start: int, ranks: list[list[tuple[int, str, float, float]]]) -> Iterator[str]:
+    """Look at what `mixture` returned on each engine of a call."""
+    shares = len(ranks) * (len(ranks) + 1) // 2
+    for number, row in enumerate(zip(*ranks, strict=True), start):
+        totals, said, came, left = zip(*row, strict=True)
+        if set(totals) != {number * shares}:
+            yield f"allreduce of {number}: {totals}, not {number * shares}"
+        if set(said) != {f"{number} of {start}"}:
+            yield f"bcast of {number} of {start}: {said}"
+        if max(came) > min(left):  # one clock: that of the machine
+            yield f"Barrier of {number}: one left {max(came) - min(left)} s before another came"
+
+
 @pytest.mark.openmpi
+@pytest.mark.timeout(300)  # where other work keeps the cores busy, each collective costs some time slices
 def test_clients_threads_and_views_never_mix_their_collectives(mpi4: Running) -> None:
-    """Two clients, two threads each, overlapping views: every sum is that of its own call."""
-    rounds = 150
-    wrong: list[Any] = []
+    """Two clients, two threads each, overlapping views; 8,400 times allreduce, bcast or Barrier in all."""
+    calls, rounds = 70, 10
+    wrong: list[str] = []
+    done: list[int] = []
 
     def work(rc: hpcremote.Client, ids: list[int], start: int) -> None:
         view = rc[ids]
-        results = [(start + i, view.apply_async(total, start + i)) for i in range(rounds)]
-        wrong.extend(
-            (number, got)
-            for number, result in results
-            if (got := result.get(timeout=4 * PATIENCE)) != [number * len(ids)] * len(ids)
-        )
+        starts = range(start, start + calls * rounds, rounds)
+        by_world = [len(ids) == 4 and call % 2 == 1 for call in range(calls)]
+        results = [
+            view.apply_async(mixture, x, rounds, world) for x, world in zip(starts, by_world, strict=True)
+        ]
+        for x, result in zip(starts, results, strict=True):
+            wrong.extend(what_is_wrong(x, result.get(timeout=8 * PATIENCE)))
+            done.append(x)
 
     with mpi4.new_client() as other:
-        jobs = [(mpi4.rc, [0, 1, 2, 3]), (mpi4.rc, [3, 1]), (other, [1, 2, 3]), (other, [0, 1, 2, 3])]
+        jobs = [(mpi4.rc, [0, 1, 2, 3]), (mpi4.rc, [3, 1]), (other, [1, 2, 3]), (other, [3, 2, 1, 0])]
         threads = [
-            threading.Thread(target=work, args=(rc, ids, 1000 * place))
+            threading.Thread(target=work, args=(rc, ids, 10_000 * (place + 1)))
             for place, (rc, ids) in enumerate(jobs)
         ]
         for thread in threads:
@@ -459,6 +494,7 @@ def test_clients_threads_and_views_never_mix_their_collectives(mpi4: Running) ->
         for thread in threads:
             thread.join()
     assert wrong == []
+    assert len(done) == calls * len(jobs)
 
 
 def test_ranks_whose_mpi_has_no_communicators_left_say_so_and_can_be_restarted(
