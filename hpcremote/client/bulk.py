@@ -16,15 +16,12 @@ from hpcremote.client.remotefunction import name_of, plain_function
 from hpcremote.client.result import AsyncResult
 from hpcremote.client.viewbase import Targets, View
 from hpcremote.wire import functions, operators, payload
+from hpcremote.wire.chunks import CHUNK, cut
 from hpcremote.wire.crate import Crate, crate_of
 from hpcremote.wire.functions import PackedFunction
 from hpcremote.wire.operators import Operator
 from hpcremote.wire.payload import BIG
 from hpcremote.wire.pickler import Buffer
-
-#: An encrypted connection makes a copy or two of each frame at either end, so frames are cut to this size.
-#: Not smaller: glibc gives memory back as soon as it is free only if so much was asked for at once.
-CHUNK = 32 << 20
 
 
 class BulkView(View):
@@ -236,14 +233,13 @@ class BulkView(View):
     def _pulled(self, names: str | tuple[str, ...], name: str, ids: Sequence[int], via: str | None) -> Flight:
         # As for scatter; and nobody knows beforehand how much it is.
         if via is not None and carried_by_mpi(self.client, ids, via):
-            return self._carry("mpi_pull", [payload.dump(names)], name, ids, kind=PullFlight)
+            step = 0 if share_memory(self.client, ids) else CHUNK
+            return self._carry("mpi_pull", [payload.dump((names, step))], name, ids, kind=PullFlight)
         return self._launch("pull", [payload.dump(names)], name, ids)
 
     def _chunks(self, buffers: Sequence[Buffer], ids: Sequence[int]) -> list[PickleBuffer]:
         """Return buffers as they are pickled: as they are, or cut where each message has to be encrypted."""
-        views = [memoryview(buffer).cast("B") for buffer in buffers]
-        step = sys.maxsize if share_memory(self.client, ids) else CHUNK
-        return [PickleBuffer(view[at : at + step]) for view in views for at in range(0, len(view), step)]
+        return cut(buffers, sys.maxsize if share_memory(self.client, ids) else CHUNK)
 
     def _carry(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +14,9 @@ from hpcremote.client.metadata import Metadata
 from hpcremote.client.result import AsyncResult
 from hpcremote.errors import EngineError
 from hpcremote.wire import payload
-from hpcremote.wire.crate import ALL, FAILED, OWN, Crate, Head
+from hpcremote.wire.arrays import ndarray
+from hpcremote.wire.chunks import received
+from hpcremote.wire.crate import ALL, CUT, FAILED, OWN, Crate, Head
 from hpcremote.wire.frames import Frame
 from hpcremote.wire.messages import Result
 from hpcremote.wire.operators import Operator
@@ -57,12 +60,13 @@ class PullFlight(MPIFlight):
     here. So nobody who waits for one engine's value needs to know how it travels.
     """
 
-    __slots__ = ("_crates", "_early")
+    __slots__ = ("_crates", "_early", "_reading")
 
     def __init__(self, **known: Any) -> None:
         super().__init__(**known)
+        self._reading = threading.RLock()  # chunks are used up by who reads them
         self._early: list[tuple[Result, Sequence[Frame]]] | None = []
-        self._crates: list[tuple[Sequence[Any], Sequence[Any]]] = []
+        self._crates: list[Crate] = []
 
     def on_results(self, came: Sequence[tuple[Result, Sequence[Frame]]]) -> None:
         """Several engines have answered."""
@@ -80,6 +84,11 @@ class PullFlight(MPIFlight):
         if ready:
             super().on_results(ready)
 
+    def outcome(self, seat: int) -> Any:
+        """Return what came of the call on that engine: the value, or ``Raised``. It must have landed."""
+        with self._reading:
+            return super().outcome(seat)
+
     def _read(self, seat: int) -> Any:
         answer = super()._read(seat)
         if type(answer) is Raised:
@@ -88,14 +97,17 @@ class PullFlight(MPIFlight):
         if how == OWN:
             return value
         if how == ALL:
-            self._crates = value
+            self._crates = [Crate(Head(*head), list(bigs)) for head, bigs in value]
+        elif how == CUT:
+            self._forget_bytes(seat)  # each chunk can go when it has been copied
+            heads, chunks = value
+            self._crates = received([Head(*head) for head in heads], chunks)
         elif not self._crates:
             self.outcome(0)
         if not self._crates:
             return Raised(self._stranded(seat))
         try:
-            head, bigs = self._crates[seat]
-            return payload.load(Crate(Head(*head), list(bigs)).unpack())
+            return _aligned(payload.load(self._crates[seat].unpack()))
         except Exception as error:  # noqa: BLE001 - unpickling runs the user's code, which may raise anything
             return Raised(self._unreadable(seat, error))
 
@@ -106,6 +118,12 @@ class PullFlight(MPIFlight):
             engine_id=engine,
             cause=f"engine {first} could not send its value",
         )
+
+
+def _aligned(value: Any) -> Any:
+    """Return an array as its type should lie, though it came right behind one of another; else the value."""
+    kind = ndarray()
+    return value.copy() if kind is not None and type(value) is kind and not value.flags.aligned else value
 
 
 class Reduction(AsyncResult):

@@ -117,8 +117,42 @@ def _numpy_of(parts: Sequence[Any]) -> Any:
 
 
 def _concatenate(numpy: Any, parts: Sequence[Any]) -> Any:
+    if (whole := _of_one_memory(numpy, parts)) is not None:
+        return whole
     if any(isinstance(part, numpy.ma.MaskedArray) for part in parts):
         return numpy.ma.concatenate(parts)  # numpy.concatenate would lose the mask
     # Of parts whose numbers have another byte order than the machine's it would make its own.
     kind = parts[0].dtype
     return numpy.concatenate(parts, dtype=kind if all(part.dtype == kind for part in parts) else None)
+
+
+def _of_one_memory(numpy: Any, parts: Sequence[Any]) -> Any:
+    """Return the whole, not copied, if its parts lie one behind the other in one memory, as they may come."""
+    first = parts[0]
+    memory = _memory_of(numpy, first)
+    if memory is None or len(parts) < 2:
+        return None
+    start = at = _address(first)
+    for part in parts:
+        alike = (
+            type(part) is numpy.ndarray and part.dtype == first.dtype and part.shape[1:] == first.shape[1:]
+        )
+        if not (alike and part.flags.c_contiguous and part.flags.writeable and _address(part) == at):
+            return None
+        if _memory_of(numpy, part) is not memory:
+            return None
+        at += part.nbytes
+    bytes_of = numpy.frombuffer(memory, "u1")
+    low = start - _address(bytes_of)
+    return bytes_of[low : low + at - start].view(first.dtype).reshape(-1, *first.shape[1:])
+
+
+def _memory_of(numpy: Any, array: Any) -> Any:
+    """Return what owns the memory of an array that came from elsewhere; None if it is its own."""
+    while isinstance(array, numpy.ndarray):
+        array = array.base
+    return array.obj if isinstance(array, memoryview) and array.obj is not None else None
+
+
+def _address(array: Any) -> int:
+    return int(array.__array_interface__["data"][0])

@@ -10,7 +10,8 @@
     op           payload                                          value
     mpi_push     first engine: (head, chunks) of a push           None
     mpi_scatter  first engine: (heads, chunks) of all engines'    None
-    mpi_pull     name, or names                                   (OWN, value), (ALL, crates) or (SENT, None)
+    mpi_pull     name, or names; size of chunks or 0              (OWN, value), (ALL, crates), (SENT, None),
+                                                                  or in chunks (CUT, (heads, chunks))
     mpi_reduce   see reduction                                    first engine: the result
     mpi_bcast    (rank in the call, name)                         None
 
@@ -29,7 +30,8 @@ from hpcremote.engine import carry
 from hpcremote.engine.comm import current
 from hpcremote.engine.namespace import Namespace
 from hpcremote.wire import payload
-from hpcremote.wire.crate import ALL, FAILED, OWN, SENT, Crate, Head, crate_of
+from hpcremote.wire.chunks import assembled, cut
+from hpcremote.wire.crate import ALL, CUT, FAILED, OWN, SENT, Crate, Head, crate_of
 from hpcremote.wire.failure import capture
 from hpcremote.wire.pickler import Buffer
 
@@ -70,8 +72,7 @@ class Bulk:
         crate = None
         if comm.Get_rank() == 0:
             head, chunks = payload.load(pieces)
-            crate = carry.assembled(Head(*head), chunks)
-            del chunks
+            crate = assembled(Head(*head), chunks)
         self._local.push(b"", carry.spread(comm, crate) or ())
 
     def _scatter(self, digest: bytes, pieces: Sequence[Buffer]) -> None:
@@ -80,7 +81,7 @@ class Bulk:
         self._local.push(b"", carry.deal(comm, heads and [Head(*head) for head in heads], chunks))
 
     def _pull(self, digest: bytes, pieces: Sequence[Buffer]) -> tuple[str, Any]:
-        names = payload.load(pieces)
+        names, step = payload.load(pieces)
         comm = current.comm()
         value, packed, problem = None, None, None
         try:
@@ -91,10 +92,14 @@ class Bulk:
                 raise
             problem = error
         try:
-            crates = carry.collect(comm, packed)
+            came = carry.collect(comm, packed)
         except carry.Unwilling:
             return (OWN, value) if problem is None else failed(problem)
-        return (SENT, None) if crates is None else (ALL, [_outward(crate) for crate in crates])
+        if came is None:
+            return SENT, None
+        if step:
+            return CUT, ([tuple(head) for head in came.heads], cut([came.area], step))
+        return ALL, [_outward(crate) for crate in came.crates()]
 
     def _bcast(self, digest: bytes, pieces: Sequence[Buffer]) -> tuple[str, bytes] | None:
         root, name = payload.load(pieces)

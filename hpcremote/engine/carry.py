@@ -14,35 +14,17 @@ not every MPI library counts beyond 2³¹.
 
 from __future__ import annotations
 
-import contextlib
-import mmap
 from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any, Final, NamedTuple
 
+from hpcremote.wire.chunks import Chunks, as_bytes, room
 from hpcremote.wire.crate import Crate, Head, aligned, crate_of
 from hpcremote.wire.pickler import Buffer
 
 #: So many bytes at most in one MPI operation.
 MOST = 1 << 30
-#: From here on memory comes from mmap: it need not be zeroed first, and may have huge pages.
-_MAPPED = 4 << 20
 _BYTE: Final = "B"
-
-
-def room(size: int) -> memoryview:
-    """Return writable memory."""
-    if size < _MAPPED:
-        return memoryview(bytearray(size))
-    area = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        with contextlib.suppress(OSError):  # a kernel that has none
-            area.madvise(mmap.MADV_HUGEPAGE)
-    return memoryview(area)
-
-
-def _bytes(buffer: Buffer) -> memoryview:
-    return memoryview(buffer).cast(_BYTE)
 
 
 class Unwilling(Exception):
@@ -65,7 +47,7 @@ class _Turn(NamedTuple):
     def part_of(self, area: memoryview, region: _Region) -> memoryview:
         """Return what this turn moves of *area*, one rank's memory."""
         low, high = max(self.low, region.start), min(self.high, region.end)
-        return area[low - region.start : high - region.start] if low < high else _bytes(bytearray())
+        return area[low - region.start : high - region.start] if low < high else as_bytes(bytearray())
 
     def all_of(self, whole: memoryview, regions: Sequence[_Region]) -> list[Any]:
         """Return what this turn moves of *whole*, the memory of all ranks, as mpi4py wants to be told."""
@@ -95,7 +77,7 @@ def spread(comm: Any, crate: Crate | None, root: int = 0) -> list[Buffer] | None
     head = Head(*told)
     bigs: Sequence[Buffer] = crate.bigs if crate else [room(size) for size in head.bigs]
     for big in bigs:
-        whole = _bytes(big)
+        whole = as_bytes(big)
         for low in range(0, len(whole), MOST):
             comm.Bcast([whole[low : low + MOST], _BYTE], root)
     return Crate(head, list(bigs)).unpack()
@@ -131,8 +113,8 @@ def deal(comm: Any, heads: Sequence[Head] | None, chunks: Sequence[Buffer]) -> l
 def _joined(heads: Sequence[Head], chunks: Sequence[Buffer]) -> memoryview:
     """Return the big pieces of crates in one buffer; what is in one already is not copied."""
     if len(chunks) == 1:
-        return _bytes(chunks[0])
-    rest = _Chunks(chunks)
+        return as_bytes(chunks[0])
+    rest = Chunks(list(chunks))
     whole = room(sum(head.span for head in heads))
     for head, (start, end) in zip(heads, _regions([head.span for head in heads]), strict=True):
         for place in head.cut(whole[start:end]):
@@ -140,41 +122,23 @@ def _joined(heads: Sequence[Head], chunks: Sequence[Buffer]) -> memoryview:
     return whole
 
 
-class _Chunks:
-    """What came in chunks, to be read from the first byte to the last."""
-
-    def __init__(self, chunks: Sequence[Buffer]) -> None:
-        self._chunks = iter(chunks)
-        self._rest = _bytes(b"")
-
-    def fill(self, place: memoryview) -> None:
-        """Copy the next bytes."""
-        while place:
-            self._rest = self._rest or _bytes(next(self._chunks))
-            size = min(len(place), len(self._rest))
-            place[:size], place, self._rest = self._rest[:size], place[size:], self._rest[size:]
-
-    def next(self, size: int) -> Buffer:
-        """Return the next bytes: a chunk that is just these, or memory into which they are copied."""
-        self._rest = self._rest or _bytes(next(self._chunks))
-        if len(self._rest) == size:
-            whole, self._rest = self._rest, self._rest[size:]
-            return whole
-        place = room(size)
-        self.fill(place)
-        return place
-
-
-def assembled(head: Head, chunks: Sequence[Buffer]) -> Crate:
-    """Return a crate whose big pieces have come in chunks, or as they are."""
-    rest = _Chunks(chunks)
-    return Crate(head, [rest.next(size) for size in head.bigs])
-
-
 # ---------------------------------------------------------------- from each to one
 
 
-def collect(comm: Any, pieces: Sequence[Buffer] | None) -> list[Crate] | None:
+class Collected(NamedTuple):
+    """The crates of all ranks: their heads, and the big pieces in one buffer, each at a multiple of ALIGN."""
+
+    heads: list[Head]
+    area: memoryview
+
+    def crates(self) -> list[Crate]:
+        """Return them one by one."""
+        regions = _regions([aligned(head.span) for head in self.heads])
+        pairs = zip(self.heads, regions, strict=True)
+        return [Crate(head, head.cut(self.area[low:high])) for head, (low, high) in pairs]
+
+
+def collect(comm: Any, pieces: Sequence[Buffer] | None) -> Collected | None:
     """Return on rank 0 the crates of all ranks, and None on the others.
 
     Args:
@@ -202,8 +166,7 @@ def collect(comm: Any, pieces: Sequence[Buffer] | None) -> list[Crate] | None:
     for turn in _turns(total):
         sent = turn.part_of(own, _Region(start, start + len(own)))
         comm.Gatherv([sent, _BYTE], turn.all_of(area, filled) if heads else None, 0)
-    pairs = zip(heads, regions, strict=True)
-    return [Crate(head, head.cut(area[low:high])) for head, (low, high) in pairs] if heads else None
+    return Collected(heads, area) if heads else None
 
 
 def _heads(told: Sequence[Any] | None) -> list[Head]:

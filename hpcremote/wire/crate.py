@@ -85,8 +85,8 @@ def aligned(size: int) -> int:
 
 
 #: How an engine answers when values go to the client by way of one of them: this is my value; here are the
-#: values of all, in crates; my value is on its way by the first of us.
-OWN, ALL, SENT = "own", "all", "sent"
+#: values of all, in crates, or in chunks (wire.chunks); my value is on its way by the first of us.
+OWN, ALL, CUT, SENT = "own", "all", "cut", "sent"
 #: And: this is what went wrong here (a wire.failure.Failure). All engines have done what there was to do
 #: together, so nobody waits and communicators are as good as before; not so after a call that fails.
 FAILED = "hpcremote: failed in agreement"

@@ -15,7 +15,8 @@ from hpcremote.engine import carry, reduction
 from hpcremote.engine.namespace import Namespace
 from hpcremote.engine.operations import Operations
 from hpcremote.wire import operators, payload
-from hpcremote.wire.crate import FAILED, Crate, crate_of
+from hpcremote.wire.chunks import assembled, cut, received
+from hpcremote.wire.crate import FAILED, crate_of
 
 COMM = MPI.COMM_WORLD
 RANK, SIZE = COMM.rank, COMM.size
@@ -74,7 +75,7 @@ def spread() -> None:
     pieces = payload.dump([np.arange(100_000), np.arange(9000)])
     crate = crate_of(pieces)
     chunks = [big[at : at + 50_000] for big in crate.bigs for at in range(0, len(big), 50_000)]
-    check(same(payload.load(carry.assembled(crate.head, chunks).unpack()), payload.load(pieces)))
+    check(same(payload.load(assembled(crate.head, chunks).unpack()), payload.load(pieces)))
 
 
 def deal() -> None:
@@ -102,12 +103,14 @@ def collect() -> None:
     things = list(objects())
     for shift in range(len(things)):
         parts = [things[(shift + 5 * rank) % len(things)] for rank in range(SIZE)]
-        crates = carry.collect(COMM, payload.dump(parts[RANK]))
-        check((crates is None) == (RANK != 0))
-        for crate, part in zip(crates or (), parts, strict=RANK == 0):
-            sent_on = Crate(crate.head, [bytearray(big) for big in crate.bigs])
-            check(same(payload.load(crate.unpack()), part), part)
-            check(same(payload.load(sent_on.unpack()), part), part)
+        came = carry.collect(COMM, payload.dump(parts[RANK]))
+        check((came is None) == (RANK != 0))
+        if came is not None:
+            sent_on = received(came.heads, [bytearray(chunk) for chunk in cut([came.area], 70_001)])
+            for crate, other, part in zip(came.crates(), sent_on, parts, strict=True):
+                check(same(payload.load(crate.unpack()), part), part)
+                there = payload.load(other.unpack())
+                check(same(there.copy("K") if isinstance(there, np.ndarray) else there, part), part)
     try:
         carry.collect(COMM, None if RANK == SIZE - 1 else payload.dump(1))
     except carry.Unwilling:
@@ -184,10 +187,37 @@ def reduce() -> None:
         check(RANK == 1 or answer[0] == FAILED, answer)
 
 
+def huge() -> None:
+    """More bytes, and more items, than an ``int`` counts: dealt, collected, reduced and spread."""
+    size = 2200 << 20
+    marks = [0, (1 << 30) - 1, 1 << 30, size // SIZE - 1, size // SIZE, (1 << 31) - 1, 1 << 31, size - 1]
+    whole = np.zeros(size, "u1")
+    whole[marks] = range(1, 9)
+    crates = [crate_of(payload.dump(part)) for part in np.array_split(whole, SIZE)]
+    heads, memory = [crate.head for crate in crates], [memoryview(whole)]
+    del crates
+    part = payload.load(carry.deal(COMM, heads if RANK == 0 else None, memory if RANK == 0 else ()))
+    low = RANK * (size // SIZE)
+    check(len(part) == size // SIZE, len(part))
+    check(all(part[mark - low] == whole[mark] for mark in marks if low <= mark < low + len(part)), RANK)
+    everything = carry.collect(COMM, payload.dump(part))
+    for crate in everything.crates() if everything else ():
+        came = payload.load(crate.unpack())
+        check(all(came[mark - low] == whole[mark] for mark in marks if low <= mark < low + len(came)), low)
+        low += len(came)
+    check(RANK > 0 or low == size, low)
+    part = came = crate = everything = None
+    total = reduction._by_mpi(COMM, whole, "sum", everywhere=False)  # what a reduction does with such arrays
+    check(RANK > 0 or (total[marks] == SIZE * whole[marks]).all())
+    total = None
+    came = payload.load(carry.spread(COMM, crate_of(payload.dump(whole)) if RANK == 0 else None) or ())
+    check(len(came) == size and (came[marks] == whole[marks]).all())
+
+
 def main() -> None:
     """Do what the command line names, in one turn and in several."""
     name = sys.argv[1]
-    for most in (1 << 30, 100_000):
+    for most in (1 << 30,) if name == "huge" else (1 << 30, 100_000):
         carry.MOST = reduction.MOST = most
         globals()[name]()
     COMM.Barrier()

@@ -5,8 +5,10 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.integration.support import environment
@@ -15,20 +17,38 @@ pytestmark = pytest.mark.mpi
 
 
 @pytest.fixture(scope="module")
-def mpiexec() -> str:
+def run() -> Callable[..., None]:
     beside = Path(sys.executable).with_name("mpiexec")
     found = str(beside) if beside.exists() else shutil.which("mpiexec")
     if found is None:
         pytest.skip("there is no mpiexec")
-    return found
+
+    def run(what: str, ranks: int, seconds: float = 90) -> None:
+        script = Path(__file__).with_name("bulk_ranks.py")
+        words = [found, "-n", str(ranks), sys.executable, str(script), what]
+        done = subprocess.run(
+            words,
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            stdin=subprocess.DEVNULL,
+            env=environment(),
+        )
+        assert (done.returncode, done.stdout.strip()) == (0, f"{what} ok"), done.stderr
+
+    return run
 
 
 @pytest.mark.parametrize("ranks", [1, 3, 4])
 @pytest.mark.parametrize("what", ["spread", "deal", "collect", "reduce"])
-def test_it_arrives_as_it_was(mpiexec: str, what: str, ranks: int) -> None:
-    script = Path(__file__).with_name("bulk_ranks.py")
-    words = [mpiexec, "-n", str(ranks), sys.executable, str(script), what]
-    done = subprocess.run(
-        words, capture_output=True, text=True, timeout=90, stdin=subprocess.DEVNULL, env=environment()
-    )
-    assert (done.returncode, done.stdout.strip()) == (0, f"{what} ok"), done.stderr
+def test_it_arrives_as_it_was(run: Callable[..., None], what: str, ranks: int) -> None:
+    run(what, ranks)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_more_than_two_gigabytes_arrive_as_they_were(run: Callable[..., None]) -> None:
+    need = 4 * (2200 << 20)
+    if psutil.virtual_memory().available < need:
+        pytest.skip(f"needs {need >> 30} GiB of memory")
+    run("huge", 2, seconds=580)

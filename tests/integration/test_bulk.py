@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -176,6 +177,29 @@ def test_more_than_one_operation_can_carry(view: hpcremote.DirectView) -> None:
         view.apply(limit, 1 << 30)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_more_than_two_gigabytes_by_mpi(start: Callable[..., Running]) -> None:
+    """From the client to all engines and back; more in ranks: tests/engine/test_bulk.py."""
+    size = 2200 << 20
+    need = 5 * size  # in the client, in shared memory, in engines
+    if psutil.virtual_memory().available < need:
+        pytest.skip(f"needs {need >> 30} GiB of memory")
+    marks = np.array([0, (1 << 30) - 1, 1 << 30, size // 2, (1 << 31) - 1, 1 << 31, size - 1])
+    view = start(n=2, profile="mpi").rc[:]
+    view.block = True
+    item = np.zeros(size, "u1")
+    item[marks] = range(1, 8)
+    view.push({"marks": marks, "item": item}, via="mpi")
+    del item
+    assert view.pull("(item.nbytes, item[marks].tolist())") == [(size, [1, 2, 3, 4, 5, 6, 7])] * 2
+    for engine, half in enumerate(("item[: len(item) // 2]", "item[len(item) // 2 :]")):
+        view.client[engine].execute(f"part, item = {half}, None", block=True)
+    came = view.gather("part", via="mpi")
+    assert came.nbytes == size
+    assert came[marks].tolist() == [1, 2, 3, 4, 5, 6, 7]
+
+
 # ---------------------------------------------------------------- reductions
 
 
@@ -313,6 +337,34 @@ def test_far_engines_get_it_by_mpi(far: Running) -> None:
         view.scatter("d", np.arange(500_000), via=via).get(PATIENCE)
         assert view.gather("d", via=via).get(PATIENCE).tolist() == list(range(500_000))
         assert view.gather("d[::-1]", via=via).get(PATIENCE)[0] == 249_999
+
+
+def peak(process: psutil.Process) -> int:
+    """Return the most bytes that it has had in memory at a time since :func:`forget_peak`."""
+    lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+
+
+def forget_peak(process: psutil.Process) -> int:
+    """Begin anew; return what it has now."""
+    Path(f"/proc/{process.pid}/clear_refs").write_text("5")
+    return peak(process)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["part", "part[1:]"])
+def test_what_is_gathered_by_mpi_is_there_once(far: Running, name: str) -> None:
+    view = far.rc[:]
+    size = 192 << 20
+    view.execute(f"import numpy; part = numpy.full({size // 16}, 7.0)", block=True)
+    looked_at = [psutil.Process(), far.controller]
+    before = [forget_peak(process) for process in looked_at]
+    whole = view.gather(name, via="mpi").get(4 * PATIENCE)
+    grown = [peak(process) - had for process, had in zip(looked_at, before, strict=True)]
+    view.execute("part = None", block=True)
+    assert whole.flags.writeable and whole.flags.aligned and whole.flags.c_contiguous
+    assert (whole == 7).all() and len(whole) == size // 8 - 2 * (name != "part")
+    assert max(grown) < 1.5 * size, [f"{had >> 20} MiB" for had in grown]
 
 
 def test_one_at_work_does_not_hold_up_the_others(far: Running, tmp_path: Path) -> None:
