@@ -20,6 +20,7 @@ from hpcremote.controller.roster import (
     Engine,
     Roster,
 )
+from hpcremote.controller.spares import Joint
 from hpcremote.wire import messages as m
 from hpcremote.wire.frames import Frame
 from hpcremote.wire.targets import compact, expand
@@ -257,7 +258,7 @@ class Calls:
         engine.completed += 1
         work.waiting.discard(engine.info.id)
         if done.mpi:
-            self.failing.communicated(work, done.mpi)
+            self.failing.communicated(work, engine, done.mpi)
         if done.status != "ok":
             self.failing.went_wrong(work, engine)
         if work.client in self.clients:
@@ -278,6 +279,9 @@ class Calls:
             work.hear(engine, done)
         if not work.waiting:
             self._settle(work)
+        if not engine.runs:
+            for joint in self.failing.spares.free(engine):
+                self.failing.watch(self._expect(joint))
 
     @staticmethod
     def _is_cut_short(engine: Engine, work: Work, done: m.Done) -> bool:
@@ -314,11 +318,15 @@ class Calls:
             client.works.pop(work.call, None)
         for blob in work.blobs:
             self._actions.unlink(blob)
-        if work.trouble or work.mpi:
-            for renewal in self.failing.settled(work):
-                renewing = Work(None, 0, renewal.seq, {engine.info.id for engine in renewal.engines}, [])
-                for engine in renewal.engines:
-                    engine.runs[renewal.seq] = renewing
+        for renewal in self.failing.settled(work) if work.trouble or work.mpi or not work.targets else ():
+            self._expect(renewal)
+
+    def _expect(self, joint: Joint) -> Work:
+        """Engines were told to do something together: it is work, which has no targets."""
+        work = Work(None, 0, joint.seq, {engine.info.id for engine in joint.engines}, [])
+        for engine in joint.engines:
+            engine.runs[joint.seq] = work
+        return work
 
     # ------------------------------------------------------------ departures
 
@@ -341,6 +349,7 @@ class Calls:
                 work.hear(engine, None)
             self._settle(work)
         engine.runs.clear()
+        self.failing.spares.left(engine)
 
     def _complain(self, client: Client, text: str) -> None:
         self._actions.log(f"{client.name} {text}", complaint=True)

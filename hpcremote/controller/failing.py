@@ -8,11 +8,13 @@
     the call has ended everywhere
           ├── nobody had communicated ──▶ Settled to where it failed
           └── somebody had ─────────────▶ Renew to all whose communicators may hold stray messages
+                                                └─▶ and when all have nothing to do: Stock (see ``spares.py``)
 
 An engine on which a call failed does not communicate again before one of the last two has come: what
 it sent in its next call could meet what its peers still wait for in this one, and the sum would be wrong
 without an error. For the same reason a later call that has communicated already, on engines that were
-ahead, is released as well: its messages went by communicators that are about to be replaced.
+ahead, is released as well: its messages went by communicators that are about to be replaced. So is one that
+has ended on an engine before the Renew came there.
 """
 
 from __future__ import annotations
@@ -24,10 +26,17 @@ from typing import TYPE_CHECKING
 
 from hpcremote.controller.events import Actions
 from hpcremote.controller.roster import Engine, Roster
+from hpcremote.controller.spares import Joint, Spares
 from hpcremote.wire import messages as m
 
 if TYPE_CHECKING:
     from hpcremote.controller.calls import Work
+
+
+#: Why a call is released that communicated by what a renewal replaces.
+OVERTAKEN = "an earlier call failed, and its communicators had to be made anew"
+#: Engines that all had nothing to do are together within so many seconds, or go on without a spare.
+PATIENCE = 2.0
 
 
 @dataclass(slots=True)
@@ -56,6 +65,10 @@ class Failing:
         self._number = number
         self._troubled: dict[int, Work] = {}
         self._communicated: dict[int, Work] = {}
+        self._renewals: dict[
+            int, tuple[m.Renew, list[int]]
+        ] = {}  # not done everywhere; and the call's targets
+        self.spares = Spares(roster, actions, number)
 
     def due(self) -> float | None:
         """Return when the next engines have to be released, or None."""
@@ -65,11 +78,18 @@ class Failing:
         due = min((one.due for one in troubles if one and not one.released), default=math.inf)
         return None if due == math.inf else due
 
-    def communicated(self, work: Work, mpi: int) -> None:
+    def communicated(self, work: Work, engine: Engine, mpi: int) -> None:
         """A target has answered, and had communicated by MPI."""
         work.mpi |= mpi
-        if work.waiting:
-            self._communicated[work.seq] = work
+        if mpi & m.WORLD:
+            self.spares.world_used(engine)
+        if not work.waiting:
+            return
+        self._communicated[work.seq] = work
+        for seq, (renewal, targets) in self._renewals.items():
+            if seq in engine.runs and _overtakes(work, mpi, renewal, targets):
+                self._release(work, OVERTAKEN)
+                break
 
     def went_wrong(self, work: Work, engine: Engine | None) -> None:
         """A target has failed; it may be gone, or have been gone when the call came (None)."""
@@ -89,7 +109,8 @@ class Failing:
             return
         for work in list(self._troubled.values()):
             if work.trouble and not work.trouble.released and self._actions.now >= work.trouble.due:
-                self._release(work, f"the call failed on {_engines(work.trouble.held)}")
+                held = work.trouble.held
+                self._release(work, f"the call failed on {_engines(held)}" if held else "not all have come")
 
     def _release(self, work: Work, why: str) -> None:
         if work.trouble is None:
@@ -99,10 +120,11 @@ class Failing:
             if engine := self._roster.engines.get(target):
                 self._actions.send(engine.peer, m.Release(work.seq, why))
 
-    def settled(self, work: Work) -> list[Renewal]:
+    def settled(self, work: Work) -> list[Joint]:
         """The call has ended everywhere; return the renewals that this makes necessary."""
         self._troubled.pop(work.seq, None)
         self._communicated.pop(work.seq, None)
+        self._renewals.pop(work.seq, None)
         trouble = work.trouble
         if trouble is None:
             return []
@@ -113,11 +135,16 @@ class Failing:
                 self._actions.send(engine.peer, m.Settled(work.seq))
         return renewals
 
+    def watch(self, work: Work) -> None:
+        """Engines make spares: nobody waits for long, should one of them not come."""
+        work.trouble = Trouble(self._actions.now + PATIENCE)
+        self._troubled[work.seq] = work
+
     def _set_ids(self, work: Work) -> list[str]:
         engines = (self._roster.engines.get(target) for target in work.targets)
         return list(dict.fromkeys(engine.info.set_id for engine in engines if engine is not None))
 
-    def _renewal(self, work: Work, set_id: str) -> Renewal | None:
+    def _renewal(self, work: Work, set_id: str) -> Joint | None:
         """Return what has to be made anew in one set, or None if nothing has."""
         if not work.mpi:
             return None
@@ -130,26 +157,25 @@ class Failing:
         chosen = set(work.targets)
         engines = mates if world else [mate for mate in mates if mate.info.id in chosen]
         ranks = [rank_of[target] for target in work.targets if target in rank_of]
-        self._release_overtakers(work, {mate.info.id for mate in engines}, world=world)
-        message = m.Renew(self._number(), work.seq, ranks, world)
+        message = m.Renew(self._number(), work.seq, ranks, world, world and bool(work.mpi & m.OTHERS))
+        self._release_overtakers(work, {mate.info.id for mate in engines}, message)
         for engine in engines:
             self._actions.send(engine.peer, message)
-        return Renewal(message.seq, engines)
+        self._renewals[message.seq] = message, work.targets
+        self.spares.taken(engines[0], engines, ranks, world=world)
+        return Joint(message.seq, engines)
 
-    def _release_overtakers(self, work: Work, engines: set[int], *, world: bool) -> None:
+    def _release_overtakers(self, work: Work, engines: set[int], renewal: m.Renew) -> None:
         for later in list(self._communicated.values()):
-            by_world = world and later.mpi & m.WORLD
-            by_own = later.mpi & m.OWN_COMM and later.targets == work.targets
-            if later.seq > work.seq and (by_world or by_own) and engines & set(later.targets):
-                self._release(later, "an earlier call failed, and its communicators had to be made anew")
+            if _overtakes(later, later.mpi, renewal, work.targets) and engines & set(later.targets):
+                self._release(later, OVERTAKEN)
 
 
-@dataclass(slots=True)
-class Renewal:
-    """Engines that were told to make communicators anew together."""
-
-    seq: int
-    engines: list[Engine]
+def _overtakes(later: Work, mpi: int, renewal: m.Renew, targets: list[int]) -> bool:
+    """Say whether a call has communicated by what a *renewal*, after a call on *targets*, replaces."""
+    by_world = renewal.world and mpi & m.WORLD
+    by_own = mpi & m.OWN_COMM and later.targets == targets
+    return later.seq > renewal.after and bool(by_world or by_own)
 
 
 def _engines(engines: dict[int, Engine]) -> str:

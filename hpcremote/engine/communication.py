@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from hpcremote.wire.messages import Renew
+from hpcremote.wire.messages import Renew, Stock
 
 
 class Communication(Protocol):
     """The communicators that user code gets here, and what it is doing with them.
 
     Attributes:
-        renewed: called when a renewal is done, with its number and what went wrong ("" if nothing did).
+        renewed: called when a renewal or spares are done, with its number and what went wrong ("": nothing).
     """
 
     renewed: Callable[[int, str], None]
@@ -28,11 +28,11 @@ class Communication(Protocol):
         After one that *failed* nothing is sent or received before ``settled`` or ``renew`` has come for it.
         """
 
-    def renewal_due(self) -> bool:
-        """Say whether communicators have to be made anew before the next run."""
+    def renewal_due(self, upcoming: Callable[[], int]) -> bool:
+        """Say whether communicators have to be made anew before the next run, whose number is *upcoming*."""
 
-    def renew_now(self) -> None:
-        """Make them anew, with the other engines; waits for these."""
+    def renew_now(self, upcoming: Callable[[], int]) -> None:
+        """Make them anew; waits for the other engines where there is no spare."""
 
     def signalled(self) -> bool:
         """A signal has come to interrupt the user's code; say whether it has to come again, and will."""
@@ -45,8 +45,8 @@ class Communication(Protocol):
     def settled(self, seq: int) -> None:
         """Run *seq*, which failed here, has ended everywhere, and its communicators are as good as new."""
 
-    def renew(self, renewal: Renew) -> None:
-        """Communicators have to be made anew, as soon as possible."""
+    def renew(self, renewal: Renew | Stock) -> None:
+        """Communicators have to be made anew, or spares to be made, as soon as possible."""
 
     def wake(self) -> None:
         """A signal has come: where the main thread waits, it is to look."""

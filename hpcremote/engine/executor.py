@@ -66,8 +66,8 @@ class Executor:
                 link.wait(self._something, None)
             if reason := self._must_end(controller_timeout):
                 return reason
-            if self._mpi is not None and self._mpi.renewal_due():
-                self._mpi.renew_now()
+            if self._mpi is not None and self._mpi.renewal_due(self._machine.upcoming):
+                self._mpi.renew_now(self._machine.upcoming)
                 continue
             work = link.take()
             if isinstance(work, m.Lacking):
@@ -122,7 +122,7 @@ class Executor:
 
     def _something(self) -> bool:
         assert self._link is not None  # noqa: S101
-        if self._mpi is not None and self._mpi.renewal_due():
+        if self._mpi is not None and self._mpi.renewal_due(self._machine.upcoming):
             return True
         return self._machine.ready() or self._link.lost_since is not None
 
@@ -198,7 +198,7 @@ class Executor:
             return "released" if isinstance(error, Released) else "error", [capture(error)]
 
     def _renewed(self, seq: int, problem: str) -> None:
-        """Communicators have been made anew."""
+        """Communicators have been made anew, or spares been made."""
         assert self._link is not None  # noqa: S101
         part, frames = to_part([capture(LaunchError(problem))]) if problem else to_part(dump_result(None))
         self._link.post((m.Done(seq, "error" if problem else "ok", part), frames))

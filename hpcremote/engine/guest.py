@@ -65,8 +65,8 @@ class Guest(Executor):
 
     def tidy(self) -> None:
         """Put aside the communicators of calls that failed; nobody is waited for."""
-        if self._mpi is not None and self._mpi.renewal_due():
-            self._mpi.renew_now()
+        if self._mpi is not None and self._mpi.renewal_due(self._machine.upcoming):
+            self._mpi.renew_now(self._machine.upcoming)
 
     def resume(self) -> None:
         """The running call wants the program to go on."""

@@ -4,13 +4,14 @@
 
     Run ──▶ queue ──next()──▶ Job         in the order of seq, one at a time
     Drop ─▶ a run that has not started is answered ``aborted``; with ``interrupt`` a running one is stopped
-    Release, Settled, Renew ▶ handed to the MPI side (engine.comm), which may be in the middle of waiting
+    Release, Settled, Renew, Stock ▶ to the MPI side (engine.comm), which may be in the middle of waiting
     Given ▶ a definition; the run that waits for it may go on
     Stop ─▶ nothing more is begun
 """
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -94,8 +95,13 @@ class Engine:
             mpi.release(message.seq, message.why)
         elif isinstance(message, m.Settled):
             mpi.settled(message.seq)
-        elif isinstance(message, m.Renew):
+        elif isinstance(message, m.Renew | m.Stock):
             mpi.renew(message)
+
+    def upcoming(self) -> int:
+        """Return the number of the next run; a large one if there is none."""
+        queue = self._queue
+        return queue[0][0].seq if queue else sys.maxsize
 
     def ready(self) -> bool:
         """Say whether :meth:`next` would return something, or the engine has to end."""

@@ -48,7 +48,7 @@ class Register(Message, tag="register"):
 class Done(Message, tag="done"):
     """A run ended: ``status`` is ``ok``, ``error``, ``released`` or ``aborted``; see :class:`Result`.
 
-    ``mpi`` says what it has communicated by: ``OWN_COMM``, ``WORLD`` or both (0: nothing that we know of).
+    ``mpi`` says what it has communicated by: ``OWN_COMM``, ``WORLD``, ``OTHERS`` (0: nothing that we know).
     """
 
     seq: int
@@ -151,16 +151,34 @@ class Settled(Message, tag="settled"):
 
 
 class Renew(Message, tag="renew"):
-    """Make communicators anew together: run ``after`` failed, and messages may be left in the old ones.
+    """Put fresh communicators in the place of old ones: run ``after`` failed, and may have left messages.
 
     That is the one over ``ranks``, in that order, and with ``world`` COMM_WORLD's stand-in, for which all
-    engines of the set get this. It is done before the next run is begun.
+    engines of the set get this; with ``others`` also whatever broke on one of them. It is done before a run
+    that is younger than ``after`` is begun, and in one that is running before it communicates on.
     """
 
     seq: int
     after: int
     ranks: list[int]
     world: bool
+    others: bool = False
+
+
+class Stock(Message, tag="stock"):
+    """Make spare communicators together, for the next ``Renew``; all that get this have nothing else to do.
+
+    That is for the one over ``ranks``, or with ``world`` for COMM_WORLD's stand-in and for all that lack one.
+    """
+
+    seq: int
+    ranks: list[int]
+    world: bool
+
+    @property
+    def after(self) -> int:
+        """Say that it comes before any other run (see ``Renew``)."""
+        return 0
 
 
 class Tend(Message, tag="tend"):

@@ -51,10 +51,12 @@ from hpcremote.wire.enginemessages import (
     Renew,
     Run,
     Settled,
+    Stock,
     Stop,
     Tend,
 )
 from hpcremote.wire.parts import (
+    OTHERS,
     OWN_COMM,
     PROTOCOL,
     WORLD,
@@ -71,6 +73,7 @@ __all__ = [
     "AGENT_MESSAGES",
     "CLIENT_MESSAGES",
     "ENGINE_MESSAGES",
+    "OTHERS",
     "OWN_COMM",
     "PROTOCOL",
     "WORLD",
@@ -124,6 +127,7 @@ __all__ = [
     "Shutdown",
     "Sight",
     "Signal",
+    "Stock",
     "Stop",
     "Tend",
     "TimeLeft",
@@ -334,12 +338,12 @@ ToClient = Welcome | Refused | Engines | Result | Output | Missing | Hanging | T
 FromEngine = Phase | Join | Register | Done | Print | Lacking | Hook | Leaving
 FromAgent = Attend | Seen | Exited | Noticed | Remaining | Warned
 ToAgent = Look | Signal | HowLong
-ToEngine = Joined | Refused | Run | Given | Drop | Release | Settled | Renew | Tend | Bereft | Stop
+ToEngine = Joined | Refused | Run | Given | Drop | Release | Settled | Renew | Stock | Tend | Bereft | Stop
 AnyMessage = (
     Hello | Define | Call | Abort | Shutdown | Query | Where | Kill | Restart
     | Welcome | Refused | Engines | Result | Output | Missing | Hanging | TimeLeft | Answer
     | Phase | Join | Register | Done | Print | Lacking | Hook | Leaving
-    | Joined | Run | Given | Drop | Release | Settled | Renew | Tend | Bereft | Stop
+    | Joined | Run | Given | Drop | Release | Settled | Renew | Stock | Tend | Bereft | Stop
     | Attend | Seen | Exited | Noticed | Remaining | Warned | Look | Signal | HowLong
 )  # fmt: skip
 

@@ -10,8 +10,9 @@ import msgspec
 PROTOCOL = 1
 
 
-#: What a run has communicated by (``Done.mpi``): the communicator over its engines, COMM_WORLD.
-OWN_COMM, WORLD = 1, 2
+#: What a run has communicated by (``Done.mpi``): the communicator over its engines; anything else, such as
+#: COMM_WORLD; and what is neither of these two, such as the communicator over the engines of an earlier run.
+OWN_COMM, WORLD, OTHERS = 1, 2, 4
 
 Count = Annotated[int, msgspec.Meta(ge=0)]
 

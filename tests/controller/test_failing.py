@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpcremote.controller.events import Arrived, Lost, Opened, Send, Tick
+from hpcremote.controller.failing import PATIENCE
 from hpcremote.controller.machine import Controller
 from hpcremote.wire import messages as m
 
@@ -67,6 +68,20 @@ class Stage:
     def told(self, engine: object, kind: type) -> list[Any]:
         return [message for message in self.sent.get(engine, []) if type(message) is kind]
 
+    def stock(self) -> list[m.Stock]:
+        """Make the spares that engines are told to make; return what they were told."""
+        made: dict[int, m.Stock] = {}
+        while owed := [
+            (engine, message)
+            for engine in self.machine.roster.engines
+            for message in self.told(engine, m.Stock)
+            if message.seq in self.machine.roster.engines[engine].runs
+        ]:
+            for engine, message in owed:
+                made[message.seq] = message
+                self.done(engine, message.seq)
+        return list(made.values())
+
     def released(self, seq: int) -> list[int]:
         engines = [peer for peer in self.sent if peer != "c"]
         return [e for e in engines if any(x.seq == seq for x in self.told(e, m.Release))]
@@ -111,6 +126,7 @@ def test_nobody_is_released_from_a_call_that_ended_in_time(stage: Stage) -> None
 def test_a_call_on_one_engine_releases_nobody(stage: Stage) -> None:
     seq = stage.call(2)
     stage.done(2, seq, "error", mpi=m.WORLD)
+    stage.stock()
     assert stage.machine.deadline() is None
     assert not any(stage.told(engine, m.Renew) for engine in range(4))
 
@@ -228,9 +244,115 @@ def test_renewals_are_work_that_no_client_hears_of(stage: Stage) -> None:
     assert stage.machine.roster.engines[0].runs
     stage.done(0, renewal.seq)
     stage.done(1, renewal.seq, "error")
+    (stock,) = stage.stock()
+    assert (stock.ranks, stock.world) == ([0, 1], False)
     assert len(stage.sent["c"]) == before
     assert not stage.machine.roster.engines[0].runs
     assert stage.machine.deadline() is None
+
+
+def test_a_later_call_that_ended_before_the_renewal_came_is_released(stage: Stage) -> None:
+    seq, later = stage.call(0, 1), stage.call(0, 1, 2)
+    stage.done(0, seq, "error", mpi=m.WORLD)
+    stage.done(1, seq)
+    assert stage.released(later) == []
+    stage.done(2, later, mpi=m.WORLD)  # by what the others do not listen to any more
+    assert stage.released(later) == [0, 1]
+
+
+def test_a_later_call_that_communicates_after_the_renewal_goes_on(stage: Stage) -> None:
+    seq, later = stage.call(0, 1), stage.call(0, 1, 2)
+    stage.done(0, seq, "error", mpi=m.WORLD)
+    stage.done(1, seq)
+    (renewal,) = stage.told(2, m.Renew)
+    stage.done(2, renewal.seq)
+    stage.done(2, later, mpi=m.WORLD)
+    assert stage.released(later) == []
+
+
+def test_what_broke_elsewhere_is_looked_for_only_if_it_was_used(stage: Stage) -> None:
+    for used, others in ((m.WORLD, False), (m.OTHERS | m.WORLD, True), (m.OWN_COMM, False)):
+        seq = stage.call(0, 1)
+        stage.done(0, seq, "error", mpi=used)
+        stage.done(1, seq)
+        assert stage.told(0, m.Renew)[-1].others is others
+
+
+# ---------------------------------------------------------------- spares
+
+
+def test_a_spare_for_the_world_is_made_when_it_was_used_and_all_are_free(stage: Stage) -> None:
+    busy, seq = stage.call(3), stage.call(0, 1)
+    stage.done(0, seq, mpi=m.WORLD)
+    stage.done(1, seq, mpi=m.WORLD)
+    assert stage.told(0, m.Stock) == []
+    other = stage.call(1)
+    stage.done(3, busy)
+    assert stage.told(0, m.Stock) == []
+    stage.done(1, other)
+    (stock,) = stage.told(0, m.Stock)
+    assert stock.world
+    assert all(stage.told(engine, m.Stock) == [stock] for engine in range(4))
+    stage.stock()
+    seq = stage.call(0, 1)
+    stage.done(0, seq, mpi=m.WORLD)
+    stage.done(1, seq, mpi=m.WORLD)
+    assert stage.stock() == []
+
+
+def test_a_spare_that_was_taken_is_made_again(stage: Stage) -> None:
+    busy, seq = stage.call(3), stage.call(2, 0)
+    stage.done(0, seq, "error", mpi=m.OWN_COMM)
+    stage.done(2, seq)
+    for engine in (0, 2):
+        (renewal,) = stage.told(engine, m.Renew)
+        stage.done(engine, renewal.seq)
+    (stock,) = stage.stock()
+    assert (stock.ranks, stock.world) == ([2, 0], False)
+    assert stage.told(3, m.Stock) == stage.told(1, m.Stock) == []
+    stage.done(3, busy)
+    assert stage.stock() == []
+
+
+def test_several_spares_are_made_one_after_the_other(stage: Stage) -> None:
+    seq = stage.call(0, 1)
+    stage.done(0, seq, "error", mpi=m.OWN_COMM)
+    stage.done(1, seq, mpi=m.WORLD | m.OWN_COMM)
+    for engine in range(4):
+        for renewal in stage.told(engine, m.Renew):
+            stage.done(engine, renewal.seq)
+    pair = stage.call(0, 1)
+    stage.done(0, pair, "error", mpi=m.OWN_COMM)
+    stage.done(1, pair)
+    for engine in (0, 1):
+        stage.done(engine, stage.told(engine, m.Renew)[-1].seq)
+    assert sorted(stock.world for stock in stage.stock()) == [False, True]
+    assert stage.machine.deadline() is None
+
+
+def test_nobody_waits_long_for_one_that_does_not_come_to_make_spares(stage: Stage) -> None:
+    seq = stage.call(0)
+    stage.done(0, seq, mpi=m.WORLD)
+    (stock,) = stage.told(3, m.Stock)
+    for engine in (1, 2):
+        stage.done(engine, stock.seq)
+    stage.wait(PATIENCE)
+    assert stage.released(stock.seq) == [0, 3]
+
+
+def test_a_set_that_lost_a_rank_makes_no_spares(stage: Stage) -> None:
+    busy, seq = stage.call(3), stage.call(0)
+    stage.done(0, seq, mpi=m.WORLD)
+    stage.lose(2)
+    stage.done(3, busy)
+    assert stage.stock() == []
+    seq = stage.call(0, 1)
+    stage.done(0, seq, "error", mpi=m.OWN_COMM)
+    stage.done(1, seq, "error", mpi=m.OWN_COMM)
+    for engine in (0, 1):
+        (renewal,) = stage.told(engine, m.Renew)
+        stage.done(engine, renewal.seq)
+    assert stage.stock() == []
 
 
 def test_an_interrupt_reaches_all_engines_of_the_call_in_one_step(stage: Stage) -> None:
@@ -274,6 +396,7 @@ def test_whatever_happens_every_failed_rank_hears_that_it_is_over(
     for engine in range(4):
         for renewal in stage.told(engine, m.Renew):
             stage.done(engine, renewal.seq)
+    stage.stock()
     assert stage.machine.deadline() is None
     assert not any(engine.runs for engine in stage.machine.roster.engines.values())
 

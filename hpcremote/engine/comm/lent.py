@@ -8,6 +8,7 @@ asks for it. The controller's ``Renew`` says when: it has a number in the one or
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from mpi4py import MPI
@@ -55,7 +56,7 @@ class Lent(World):
         self._list()
         return worn
 
-    def renew(self, seq: int, ranks: tuple[int, ...], *, world: bool = True) -> bool:
+    def renew(self, seq: int, ranks: tuple[int, ...], *, world: bool = True, others: bool = False) -> bool:
         """Put aside what a failed call used, that is what comm() returned on *ranks*, or with *world* at all.
 
         Nobody waits for anybody here; ranks and numbers are as for :meth:`World.renew`.
@@ -73,6 +74,12 @@ class Lent(World):
                 self._worn[key] = comm
         self._list()
         return used
+
+    def stock(self, seq: int, ranks: tuple[int, ...], *, world: bool) -> None:
+        """Make no spares, for the same reason."""
+
+    def _lay_in(self, key: Key | None, make: Callable[[Key | None], MPI.Intracomm]) -> None:
+        """Likewise."""
 
     def close(self) -> None:
         """Free what calls were given; all ranks call this, and no call comes any more."""

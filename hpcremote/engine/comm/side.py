@@ -7,10 +7,11 @@
     main thread   begin ... operations ... end    the gate: before an operation, or in the middle of one
 
 The *gate* is where the main thread waits before it communicates, if a call failed here and it is not known
-yet what became of it elsewhere; and where it makes communicators anew together with its peers. That is
-also done in the middle of an operation: the peers that have to take part may be the very ones that it
-waits for. What had been sent by the old communicators in the running call is lost then, so the call is
-released, unless it had not used them.
+yet what became of it elsewhere; and where it makes communicators anew: by itself if there are spares, else
+together with its peers. That is also done in the middle of an operation: the peers that have to take part may
+be the very ones that it waits for. What had been sent by the old communicators in the running call is lost
+then, so the call is released, unless it had not used them. Calls that are older than the one that failed go
+on with the old ones.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from collections.abc import Callable, Sequence
 
 from hpcremote.engine.comm.world import World
 from hpcremote.errors import HPCRemoteError
-from hpcremote.wire.messages import Renew
+from hpcremote.wire.messages import Renew, Stock
 from hpcremote.wire.notes import Note, dump
 
 
@@ -49,7 +50,7 @@ class Side:
         self._seq = 0
         self._together = False  # whether the running call is on several engines
         self._held = 0  # the number of the call that failed here and may not be over elsewhere
-        self._renewals: deque[Renew] = deque()
+        self._renewals: deque[Renew | Stock] = deque()
         self._renewing = False
         self._signalled = False
 
@@ -77,13 +78,14 @@ class Side:
                 self._held = self._seq
         return used
 
-    def renewal_due(self) -> bool:
-        """Say whether communicators have to be made anew."""
-        return bool(self._renewals)
+    def renewal_due(self, upcoming: Callable[[], int]) -> bool:
+        """Say whether communicators have to be made anew before the run *upcoming*."""
+        renewals = tuple(self._renewals)  # first: what had come before them is in the queue by now
+        return bool(renewals) and min(one.after for one in renewals) < upcoming()
 
-    def renew_now(self) -> None:
+    def renew_now(self, upcoming: Callable[[], int]) -> None:
         """Make them anew."""
-        while self._renewals:
+        while self.renewal_due(upcoming):
             self._renew(self._renewals[0])
 
     def signalled(self) -> bool:
@@ -104,8 +106,8 @@ class Side:
                 self._held = 0
             self._world.set_gate(self._is_shut())
 
-    def renew(self, renewal: Renew) -> None:
-        """Communicators have to be made anew, as soon as possible."""
+    def renew(self, renewal: Renew | Stock) -> None:
+        """Communicators have to be made anew, or spares to be made, as soon as possible."""
         with self._lock:
             self._renewals.append(renewal)
             self._world.set_gate(self._is_shut())
@@ -125,7 +127,7 @@ class Side:
     # ------------------------------------------------------------ the gate
 
     def _is_shut(self) -> bool:
-        return bool(self._held or (self._renewals and self._renewals[0].after < self._seq))
+        return bool(self._held) or self.renewal_due(lambda: self._seq)
 
     def _pass(self, inside: bool) -> bool:
         """Do what has to be done before the running call communicates (or, *inside*, communicates on).
@@ -135,20 +137,24 @@ class Side:
         """
         lost = False
         while True:
-            while self._renewals and self._renewals[0].after < self._seq:
+            while self.renewal_due(lambda: self._seq):  # in their order, which is the same everywhere
                 lost |= self._renew(self._renewals[0])
             if inside or not self._held:
                 with self._lock:
                     self._world.set_gate(self._is_shut())
                 return lost
-            self._world.pause(lambda: not self._held or bool(self._renewals))
+            self._world.pause(lambda: not self._is_shut() or self.renewal_due(lambda: self._seq))
 
-    def _renew(self, renewal: Renew) -> bool:
+    def _renew(self, renewal: Renew | Stock) -> bool:
         problem = ""
         lost = False
         self._renewing = True
         try:
-            lost = self._world.renew(renewal.seq, tuple(renewal.ranks), world=renewal.world)
+            ranks = tuple(renewal.ranks)
+            if isinstance(renewal, Stock):
+                self._world.stock(renewal.seq, ranks, world=renewal.world)
+            else:
+                lost = self._world.renew(renewal.seq, ranks, world=renewal.world, others=renewal.others)
         except HPCRemoteError as error:
             problem = str(error)
         finally:

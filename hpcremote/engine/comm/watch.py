@@ -135,7 +135,8 @@ class Watch(Bell):
         """Do other work, number *seq*, on the main thread, which may be in the middle of a call."""
         with self._lock:
             self._aside = Aside(self.seq, self.running, self.alarm, self.now)
-            self.seq, self.running, self.alarm = seq, True, None
+            reason = self._early.pop(seq, None)
+            self.seq, self.running, self.alarm = seq, True, None if reason is None else Alarm(False, reason)
         kept = self.family, self.families
         self.family, self.families = None, []
         try:

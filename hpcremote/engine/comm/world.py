@@ -13,32 +13,24 @@ and there is a limit to how many different tuples of ranks may call comm().
 from __future__ import annotations
 
 from collections.abc import Callable
-from time import monotonic
+from contextlib import suppress
 from typing import Any
 
 from mpi4py import MPI
 
-from hpcremote.engine.comm.agree import NOBODY, agree
+from hpcremote.engine.comm.agree import agree
 from hpcremote.engine.comm.base import repoint
 from hpcremote.engine.comm.communicator import Comm, dress
+from hpcremote.engine.comm.maker import FULL, LOST, SHRINK, SOME_LEFT, Maker, warm
 from hpcremote.engine.comm.record import Waiting
 from hpcremote.engine.comm.requests import Request
 from hpcremote.engine.comm.watch import Watch
 from hpcremote.errors import HPCRemoteError
-from hpcremote.wire.messages import OWN_COMM, WORLD
+from hpcremote.wire.messages import OTHERS, OWN_COMM, WORLD
 from hpcremote.wire.notes import Step
 
-_SOME_LEFT = (
-    "a rank of this MPI job has died, and the MPI library makes no new communicator over some of the others "
-    "any more: make the call on all that are left, or restart the set"
-)
 #: comm() makes at most so many communicators (MPI libraries have room for about 2,000; each of ours is two).
 LIMIT = 256
-
-#: How long the rank that decides may take to see a death that another one has seen, in seconds.
-ALSO = 3.0
-#: What is said before a communicator is made: no room; a rank has died; and: make it of all that are left.
-_FULL, _LOST, _SHRINK = 1, 2, 3
 
 #: (ranks, whether interruptible)
 Key = tuple[tuple[int, ...], bool]
@@ -56,18 +48,21 @@ class World:
         """
         self._internal = internal
         self._watch = Watch(internal)
-        self._everyone = tuple(range(internal.Get_size()))
+        self._maker = Maker(internal)
         self._ranks: tuple[int, ...] = ()
         self._running = False
         self._plainly = False  # the call has asked for a plain communicator, whose use nobody sees
         self._asked = 0  # how often comm() had to make one in this call
-        self._lost = False  # a rank has died, all know that took part in the last renewal
+        self._lost = False  # a rank has died, all know that met last
         self._kept: dict[Key, Any] = {}
+        # What a renewal takes, each with its hidden duplicate; None is for COMM_WORLD's stand-in.
+        self._spares: dict[Key | None, tuple[MPI.Intracomm, MPI.Intracomm]] = {}
         self._known: tuple[Comm, ...] = ()  # for other threads
         # On whose behalf we wait in agreements. Every communicator costs memory (MPICH has room for a few,
         # then takes 2 MB more), and most sessions never ask for comm(): so there are no more than two here.
         self._agreement = dress(internal, self._watch, internal, "an agreement")
-        self._stand_in = self._fresh(None, "COMM_WORLD") if replace else None
+        bare = self._bare(None) if replace else None
+        self._stand_in = dress(bare, self._watch, bare.Dup(), "COMM_WORLD") if bare is not None else None
         if self._stand_in is not None:
             self._stand_in.Set_name(MPI.COMM_WORLD.Get_name())
             setattr(MPI, "COMM_WORLD", self._stand_in)  # noqa: B010 - it is Final for everybody else
@@ -100,8 +95,10 @@ class World:
         for family in self._watch.families:
             if own is not None and family is own.family:
                 used |= OWN_COMM
-            elif family is not self._agreement.family:
+            elif self._stand_in is not None and family is self._stand_in.family:
                 used |= WORLD
+            elif family is not self._agreement.family:
+                used |= WORLD | OTHERS
         return used
 
     def on_gate(self, gate: Callable[[bool], bool]) -> None:
@@ -180,74 +177,26 @@ class World:
         self._asked += 1
         self._agreement.enter("comm()")
         try:
-            word = _LOST if self._dead() else _FULL if len(self._kept) >= LIMIT else 0
+            word = LOST if self._maker.dead() else FULL if len(self._kept) >= LIMIT else 0
             number = self._watch.seq * 8 + self._asked % 8
-            judge = lambda said: self._judge(ranks, said)  # noqa: E731
+            judge = lambda said: self._maker.judge(ranks, said)  # noqa: E731
             word = agree(self._watch, self._agreement, self._internal, ranks, number, word=word, judge=judge)
-            if word == _LOST:
-                raise HPCRemoteError(_SOME_LEFT)
-            if word == _FULL:
+            if word == LOST:
+                raise HPCRemoteError(SOME_LEFT)
+            if word == FULL:
                 raise HPCRemoteError(
                     f"{label} would be one more than {LIMIT} communicators on one of these ranks: MPI "
                     "libraries have room for few. Call on fewer different sets of ranks, or use "
                     "comm().Split(...) and Free()"
                 )
-            bare = self._of_survivors(ranks) if word == _SHRINK else self._bare(ranks)
-            made = dress(bare, self._watch, bare.Dup(), label) if interruptible else self._warm(bare)
+            bare = self._maker.of_survivors(ranks) if word == SHRINK else self._bare(key)
+            made = dress(bare, self._watch, bare.Dup(), label) if interruptible else warm(bare)
+            self._lay_in(key, lambda _: bare.Dup())
         finally:
             self._watch.now = None
         self._kept[key] = made
         self._list()
         return made
-
-    def _bare(self, ranks: tuple[int, ...] | None) -> MPI.Intracomm:
-        """Make a plain communicator; blocks until all *ranks* (None: everybody) do."""
-        if ranks is None or ranks == self._everyone:
-            made = self._internal.Dup()
-        else:
-            everybody = self._internal.Get_group()
-            group = everybody.Incl(ranks)
-            try:
-                made = self._internal.Create_group(group)
-            except MPI.Exception as error:
-                if not _tells_of_death(error):
-                    raise
-                raise HPCRemoteError(_SOME_LEFT) from None
-            group.Free()
-            everybody.Free()
-        return made
-
-    def _dead(self) -> set[int]:
-        """Return the ranks that MPI knows to have died while others live on (ULFM)."""
-        if MPI.ERR_PROC_FAILED == MPI.ERR_UNKNOWN:  # this library knows of no such thing
-            return set()
-        try:
-            dead = self._internal.Get_failed()
-        except (MPI.Exception, NotImplementedError):
-            return set()
-        return {*MPI.Group.Translate_ranks(dead, list(range(dead.Get_size())), self._internal.Get_group())}
-
-    def _judge(self, ranks: tuple[int, ...], said: int) -> int:
-        """Decide for all *ranks* what the words mean: each for itself might not know of the same deaths."""
-        if said != _LOST:
-            return said
-        deadline = monotonic() + ALSO
-        while not (dead := self._dead()) and monotonic() < deadline:
-            self._internal.Iprobe(tag=NOBODY)  # MPI looks around
-        return _SHRINK if dead and {*ranks} == {*self._everyone} - dead else _LOST
-
-    def _of_survivors(self, ranks: tuple[int, ...]) -> MPI.Intracomm:
-        """Make one of what is left when a rank has died; all of that call this."""
-        return MPI.Intracomm(self._internal.Shrink().Split(0, ranks.index(self._internal.Get_rank())))
-
-    @staticmethod
-    def _warm(made: MPI.Intracomm) -> MPI.Intracomm:
-        made.allreduce(0)  # mpi4py makes a hidden duplicate at the first one, holding the GIL
-        return made
-
-    def _fresh(self, ranks: tuple[int, ...] | None, label: str) -> Comm:
-        made = self._bare(ranks)
-        return dress(made, self._watch, made.Dup(), label)
 
     def _list(self) -> None:
         known = [comm for comm in self._kept.values() if isinstance(comm, Comm)]
@@ -255,72 +204,119 @@ class World:
 
     # ------------------------------------------------------------ after a failure
 
-    def renew(self, seq: int, ranks: tuple[int, ...], *, world: bool = True) -> bool:
+    def renew(self, seq: int, ranks: tuple[int, ...], *, world: bool = True, others: bool = False) -> bool:
         """Put fresh communicators into the objects that users hold; every rank that is concerned calls this.
 
-        That is what comm() returned on *ranks*; with *world* also COMM_WORLD's stand-in, and whatever else of
-        comm() broke on any rank. What was made from one of them raises from now on. It may be called in the
-        middle of a call, even of an operation.
+        That is what comm() returned on *ranks*; with *world* also COMM_WORLD's stand-in. A spare is taken if
+        there is one, and nobody is waited for. What was made from one of them raises from now on. This may be
+        called in the middle of a call, even of an operation.
 
         Args:
             seq: number of this work, in the same order as calls (it can be released as they can).
             ranks: the ranks of the call that failed.
             world: all ranks of the set call this, and not only *ranks*.
+            others: with *world*: also whatever else of comm() broke on any rank; all wait for each other.
 
         Returns:
             Whether the running call had used one of them.
 
         Raises:
-            Released: not everybody came; nothing was renewed.
+            Released: not everybody came; what has no spare was not renewed.
         """
-        members = self._everyone if world else ranks
         families = list(self._watch.families)
         with self._watch.aside(seq):
             self._agreement.enter("renew")
             try:
-                word = _LOST if self._dead() else 0
-                word = agree(self._watch, self._agreement, self._internal, members, seq * 8, word=word)
-                self._lost = word == _LOST
-                renewed = self._renew_all(ranks, world, f"before call {seq}")
+                renewed = self._renew_all(seq, ranks, world, others)
             finally:
                 self._watch.now = None
         return any(family is comm.family for family in families for comm in renewed)
 
-    def _renew_all(self, ranks: tuple[int, ...], world: bool, why: str) -> list[Comm]:
+    def _renew_all(self, seq: int, ranks: tuple[int, ...], world: bool, others: bool) -> list[Comm]:
+        why = f"before call {seq}"
         worn: set[Key] = {(ranks, True), (ranks, False)}
         renewed: list[Comm] = []
-        if world:
+        if others:
+            self._meet(self._maker.everyone, seq * 8)
             mine = {key for key, comm in self._kept.items() if getattr(comm, "trouble", "")}
             worn = worn.union(*self._internal.allgather(mine))
-            if self._stand_in is not None:
-                self._renew_one(self._stand_in, None, why)
-                renewed.append(self._stand_in)
-        for key in sorted(worn):
-            if (comm := self._kept.get(key)) is not None:
-                self._renew_one(comm, key[0], why)
-                if isinstance(comm, Comm):
-                    renewed.append(comm)
-        return renewed
+        if world and self._stand_in is not None:
+            if not others and None not in self._spares:
+                self._meet(self._maker.everyone, seq * 8)
+            renewed.append(self._renew_one(None, self._stand_in, why))
+        own = sorted(worn & self._kept.keys())
+        if not others and any(key not in self._spares for key in own):
+            self._meet(ranks, seq * 8 + 1)
+        return renewed + [
+            one for key in own if isinstance(one := self._renew_one(key, self._kept[key], why), Comm)
+        ]
 
-    def _renew_one(self, comm: Any, ranks: tuple[int, ...] | None, why: str) -> None:
+    def _meet(self, members: tuple[int, ...], number: int) -> None:
+        """Wait until all *members* have come here."""
+        word = LOST if self._maker.dead() else 0
+        self._lost = agree(self._watch, self._agreement, self._internal, members, number, word=word) == LOST
+
+    def _renew_one(self, key: Key | None, comm: Any, why: str) -> Any:
         try:
-            self._replace(comm, ranks, why)
+            self._replace(key, comm, why)
         except MPI.Exception as error:  # on all ranks alike, as when MPI has no communicators left
             reason = str(error).strip().splitlines()[-1].strip()
             if isinstance(comm, Comm):
                 comm.tear(f"MPI cannot make it anew {why} ({reason}); start its engine set again: restart()")
             else:
                 self._kept = {key: one for key, one in self._kept.items() if one is not comm}
+        return comm
 
-    def _replace(self, comm: Any, ranks: tuple[int, ...] | None, why: str) -> None:
-        # Where a rank outside of it has died, it can still be shrunk to what it has itself.
-        fresh = MPI.Intracomm(MPI.Intracomm(comm).Shrink()) if self._lost else self._bare(ranks)
+    def _replace(self, key: Key | None, comm: Any, why: str) -> None:
+        fresh = self._spares.pop(key, None)
+        if fresh is None:
+            # Where a rank outside of it has died, it can still be shrunk to what it has itself.
+            lost = self._lost
+            fresh = pair(MPI.Intracomm(MPI.Intracomm(comm).Shrink()) if lost else self._bare(key), key)
         if isinstance(comm, Comm):
-            comm.mend(fresh, fresh.Dup(), why)
+            comm.mend(*fresh, why)
         else:
-            repoint(comm, self._warm(fresh))
+            repoint(comm, fresh[0])
+
+    def _bare(self, key: Key | None) -> MPI.Intracomm:
+        return self._maker.bare(None if key is None else key[0])
+
+    # ------------------------------------------------------------ spares
+
+    def stock(self, seq: int, ranks: tuple[int, ...], *, world: bool) -> None:
+        """Make spares; every rank that is concerned calls this, and has nothing else to do.
+
+        Args:
+            seq: number of this work, as for ``renew()``.
+            ranks: for what comm() returned on these; without *world* they call this.
+            world: all ranks call this: for COMM_WORLD's stand-in, and whatever has none.
+
+        Raises:
+            Released: not everybody came; there are no spares.
+        """
+        with self._watch.aside(seq):
+            self._agreement.enter("spares")
+            try:
+                self._meet(self._maker.everyone if world else ranks, seq * 8)
+                if self._lost:
+                    return
+                lacking: set[Key] = {(ranks, True), (ranks, False)} - self._spares.keys()
+                if world:
+                    lacking = lacking.union(
+                        *self._internal.allgather(self._kept.keys() - self._spares.keys())
+                    )
+                    if self._stand_in is not None and None not in self._spares:
+                        self._lay_in(None, self._bare)
+                for key in sorted(lacking & self._kept.keys()):
+                    self._lay_in(key, self._bare)
+            finally:
+                self._watch.now = None
+
+    def _lay_in(self, key: Key | None, make: Callable[[Key | None], MPI.Intracomm]) -> None:
+        with suppress(MPI.Exception):  # on all ranks alike, as above: then a renewal has to wait for all
+            self._spares[key] = pair(make(key), key)
 
 
-def _tells_of_death(error: MPI.Exception) -> bool:
-    """Say whether *error* is that a rank has died; some MPI libraries have no name for that."""
-    return MPI.ERR_PROC_FAILED != MPI.ERR_UNKNOWN and error.Get_error_class() == MPI.ERR_PROC_FAILED
+def pair(made: MPI.Intracomm, key: Key | None) -> tuple[MPI.Intracomm, MPI.Intracomm]:
+    """Return a communicator with what belongs to it: a hidden duplicate, if it is to be interruptible."""
+    return (made, made.Dup()) if key is None or key[1] else (warm(made), made)

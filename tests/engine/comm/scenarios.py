@@ -488,11 +488,56 @@ def one_broken() -> None:
     if RANK == 0:
         assert kept is not None
         assert "this rank had to leave Barrier on it" in str(raises(HPCRemoteError, kept.Barrier))
-    w.renew(2, ALL)
+    w.renew(2, ALL, others=True)
     if kept is not None:
         w.begin(3, pair)
         assert kept.allreduce(1) == 2
         w.end()
+
+
+def spares() -> None:
+    """With a spare nobody waits for anybody, and what is sent afterwards comes by the fresh one."""
+    w = World(PLAIN.Dup(), replace=True)
+    kept, pair = MPI.COMM_WORLD, (1, 0)
+    w.stock(1, (), world=True)
+    failures = iter(range(2, 1000, 2))
+
+    def fail(world: bool) -> None:
+        """Leave something behind on the old one; the last rank comes when all others are through."""
+        ranks = ALL if world else pair
+        if RANK in ranks:
+            w.begin(seq := next(failures), ranks)
+            comm = kept if world else w.comm()
+            comm.Isend(np.zeros(1), (comm.rank + 1) % comm.size).Wait()
+            w.end()
+            if max(ranks) == RANK:
+                for source in range(len(ranks) - 1):
+                    PLAIN.recv(source=source)
+            w.renew(seq + 1, ranks, world=world)
+            if max(ranks) != RANK:
+                PLAIN.send("through", max(ranks))
+            w.begin(seq + 1, ranks)
+            assert comm is (kept if world else w.comm())
+            comm.Isend(np.ones(1), (comm.rank + 1) % comm.size).Wait()
+            comm.Recv(received := np.empty(1))
+            assert received[0] == 1.0
+            w.end()
+
+    for number in range(5):
+        fail(world=True)
+        fail(world=False)
+        w.stock(1000 + 2 * number, pair, world=True)
+        fail(world=False)
+        if RANK in pair:
+            w.stock(1001 + 2 * number, pair, world=False)
+    if RANK != 1:  # one that does not come is not waited for
+        timer = later(lambda: w.release(2000))
+        raises(Released, lambda: w.stock(2000, (), world=True))
+        timer.join()
+    w.release(2000)
+    if RANK == 1:
+        raises(Released, lambda: w.stock(2000, (), world=True))
+    fail(world=True)
 
 
 def derived() -> None:

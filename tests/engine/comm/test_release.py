@@ -44,7 +44,7 @@ def ranks() -> Callable[[str, int], None]:
 
 @pytest.mark.openmpi
 @pytest.mark.parametrize(
-    "scenario", ["released", "subsets", "creation_race", "renewed", "derived", "requests"]
+    "scenario", ["released", "subsets", "creation_race", "renewed", "spares", "derived", "requests"]
 )
 def test_essentials(ranks: Callable[..., None], scenario: str) -> None:
     ranks(scenario, 3)
