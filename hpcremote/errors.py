@@ -12,6 +12,7 @@
     ├── ClusterNotFound            no such cluster runs here
     ├── NotConnected               (also a ConnectionError) no controller answers, or it went away
     │   └── Refused                the controller answered, and will not have us: it says why
+    ├── NotReady                   (also a ValueError and a RuntimeError) it is not known yet how a call went
     ├── PayloadError               an argument or result that cannot be sent: names the argument
     ├── SaveError                  a namespace cannot be saved or put back: names the file
     ├── NoEnginesRegistered        a view without engines was asked to work
@@ -85,6 +86,10 @@ class NotConnected(HPCRemoteError, ConnectionError):
 
 class Refused(NotConnected):
     """The controller answered and refused this client or engine, in its own words."""
+
+
+class NotReady(HPCRemoteError, ValueError, RuntimeError):
+    """Something was asked of a result that is not there yet."""
 
 
 class PayloadError(HPCRemoteError):

@@ -16,6 +16,7 @@ from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION, 
 from typing import TYPE_CHECKING, Any
 
 from hpcremote.client.flight import LANDING, Flight, Seat, attend
+from hpcremote.errors import NotReady
 
 if TYPE_CHECKING:
     from hpcremote.client.calls import Calls
@@ -109,10 +110,11 @@ class Arrival(Future[Any]):
         """Say whether the call finished without an exception.
 
         Raises:
-            RuntimeError: it has not finished.
+            NotReady: it has not finished. A ValueError, as in ``multiprocessing``, and a RuntimeError, as in
+                ipyparallel.
         """
         if not self.ready():
-            raise RuntimeError("the result is not ready, so nobody knows whether it will be successful")
+            raise NotReady("the result is not ready, so nobody knows whether it will be successful")
         return self.exception() is None
 
     def wait(self, timeout: float | None = -1, return_when: str | None = None) -> Any:

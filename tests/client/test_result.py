@@ -56,8 +56,9 @@ def test_an_unfinished_result_says_so(rc: Client, link: FakeLink) -> None:
         ar.get(0.01)
     with pytest.raises(hpcremote.TimeoutError):
         ar.exception(0)
-    with pytest.raises(RuntimeError, match="not ready"):
-        ar.successful()
+    for expected in (RuntimeError, ValueError):  # ipyparallel's and multiprocessing's
+        with pytest.raises(expected, match="not ready"):
+            ar.successful()
     assert ar.wait(0) is False
     link.resume()
     assert ar.get(5) == 1
