@@ -160,7 +160,14 @@ class Startup:
         lines = [] if self._in_job else [f"$ {text.shown([python, *controller])}"]
         if self.profile.scheduler:
             for job_ in self.drafts(controller):
-                lines += [f"$ {text.shown(job_.words)}", "", f"# {job_.path}", job_.script.rstrip(), ""]
+                given = f" < {text.shown([str(job_.path)])}" if job_.scheduler.submit.stdin else ""
+                lines += [
+                    f"$ {text.shown(job_.words)}{given}",
+                    "",
+                    f"# {job_.path}",
+                    job_.script.rstrip(),
+                    "",
+                ]
             lines.pop()
         else:
             launcher = catalog.load(self.profile.launcher)

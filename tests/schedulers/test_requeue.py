@@ -65,3 +65,22 @@ def test_a_controller_in_a_job_that_slurm_requeues(
             assert prompt("rc.ids, rc[:].apply_sync(os.getpid) != before") == [[0, 1], True]
         user.user.stop()
         user.is_empty()
+
+
+def test_a_job_that_slurm_preempts(
+    request: pytest.FixtureRequest, hosts: Hosts, slurm: Slurm, tmp_path: Path
+) -> None:
+    """Its engines' end says so, and they come back when the other job has ended."""
+    with site(request, hosts, tmp_path, "slurm-srun") as user:
+        user.start_two()
+        with user.prompt() as prompt:
+            prompt("before = view.apply_sync(os.getpid)")
+            other = slurm.submit("#!/bin/sh\nsleep 1000\n", "-p", "high", "-N3", "--exclusive", cwd=tmp_path)
+            assert prompt("rc.link.wait(lambda: not rc.link.engines, 60)") is True
+            for cause in prompt("[one.cause for one in rc.link.gone.values()]"):
+                assert cause.endswith(": it was preempted by another job"), cause
+            slurm.cancel(other)
+            assert prompt("rc.wait_for_engines(2, timeout=90)") is None
+            assert prompt("rc.ids, rc[:].apply_sync(os.getpid) != before") == [[0, 1], True]
+        user.user.stop()
+        user.is_empty()
