@@ -88,6 +88,13 @@ def _bulk_rows() -> Iterator[Row]:
             yield Row(f"{metric.replace('_', '-')}-{place}", title, True, cells, (AtMost("floor", 1.5),))
 
 
+def _flight_rows() -> Iterator[Row]:
+    """Where the time of calls in flight goes (peers/processors.py)."""
+    for place in ("client", "controller", "engine"):
+        title = f"processor time of the {place} for one of them"
+        yield Row(f"in-flight-{place}", title, True, _cells(f"inflight_{place}", hpcremote="hpcremote"))
+
+
 ROWS = (
     Row(
         "call",
@@ -124,6 +131,7 @@ ROWS = (
         _cells("inflight", **_FOUR, floor="floor", futures="futures"),
         (AtLeast("floor", 0.5), AtLeast("ipyparallel", 30)),
     ),
+    *_flight_rows(),
     Row(
         "push",
         "push 100 MB to one engine, local",

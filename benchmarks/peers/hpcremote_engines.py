@@ -8,6 +8,7 @@ import time
 import collective
 import common
 import footprint
+import processors
 import views
 
 import hpcremote
@@ -44,6 +45,8 @@ def main() -> None:
     try:
         if "uss" in arguments.metrics:  # before any other metric has given the engines something to remember
             footprint.report(client[:].apply_sync(pid))
+        if "inflight_client" in arguments.metrics:
+            processors.report(client, empty, common.scaled(5, arguments.quick))
         views.measure(client, empty, arguments.metrics, counts)
         collective.measure(client, arguments.metrics, common.scaled(7, arguments.quick))
     finally:
