@@ -16,6 +16,7 @@ from tests.integration.support import ROOT, environment, eventually
 from tests.schedulers.lab.gridengine import GridEngine
 from tests.schedulers.lab.hosts import Hosts
 from tests.schedulers.lab.slurm import Slurm
+from tests.schedulers.lab.torque import Torque
 
 #: Seconds that one of them may take on a busy machine.
 PATIENCE = 100.0
@@ -138,6 +139,35 @@ def test_a_job_script_of_pbs_with_its_variables(examples: Path, words: list[str]
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert said in done.stdout
+
+
+@pytest.mark.mpi
+def test_a_program_of_pbs_that_takes_longer_than_a_job(
+    hosts: Hosts, torque: Torque, slurm: Slurm, examples: Path
+) -> None:
+    """With Torque's commands, which know no ``-l select=``, and give their jobs no file of nodes.
+
+    What a login shell has on a cluster, hpcremote on its PATH for one, each job has by ``-V`` here.
+    """
+    script = examples / "pbs" / "long_heat.pbs"
+    nodes = "export PBS_NODEFILE=$PWD/nodes; for n in $(scontrol show hostnames); do echo $n; echo $n; done"
+    text = script.read_text().replace("select=2:ncpus=2:mpiprocs=2", "nodes=2:ppn=2")
+    text = (
+        text.replace("+ 1800", "+ 180")
+        .replace("walltime=0:30:00", "walltime=0:03:00")
+        .replace("-v CELLS", "-V -v CELLS")
+    )
+    script.write_text(text.replace("state=", f"{nodes} > nodes\nstate=", 1))
+    path = {"PATH": f"{torque.env['PATH']}:{os.environ['PATH']}", "CELLS": "600"}
+    hosts.head.run(["qsub", "-V", script.name], cwd=script.parent, env=path, check=True)
+
+    def said() -> str:
+        return "".join(one.read_text() for one in sorted(script.parent.glob("long_heat.pbs.[eo]*")))
+
+    try:
+        eventually(lambda: goes_on(said()), 2 * PATIENCE, why=said)
+    finally:
+        slurm.clear()
 
 
 def goes_on(said: str) -> bool:
