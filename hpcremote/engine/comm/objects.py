@@ -11,6 +11,7 @@ Reductions follow the tree that mpi4py uses, so that even sums of floats are the
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from struct import Struct
 from typing import Any
 
 from mpi4py import MPI
@@ -20,6 +21,7 @@ from hpcremote.engine.comm.base import Base
 #: Size of a head, in bytes.
 HEAD = 256
 _ROOM = HEAD - 8
+_head = Struct(f"<Q{_ROOM}s")
 _TAG = 1
 
 Operator = MPI.Op | Callable[[Any, Any], Any] | None
@@ -29,24 +31,12 @@ def _pack(obj: Any) -> tuple[bytes, bytes]:
     """Return head and rest."""
     data = MPI.pickle.dumps(obj)
     size = len(data)
-    if size <= _ROOM:
-        return (size.to_bytes(8, "little") + data).ljust(HEAD, b"\0"), b""
-    return size.to_bytes(8, "little").ljust(HEAD, b"\0"), data
+    return (_head.pack(size, data), b"") if size <= _ROOM else (_head.pack(size, b""), data)
 
 
-def _rest(head: memoryview | bytes | bytearray) -> int:
-    """Return the size of what follows a head, 0 for nothing."""
-    size = int.from_bytes(head[:8], "little")
-    return size if size > _ROOM else 0
-
-
-def _small(head: bytes | bytearray | memoryview) -> Any:
-    """Return the object that is in the head."""
-    return MPI.pickle.loads(memoryview(head)[8 : 8 + int.from_bytes(head[:8], "little")])
-
-
-def _unpack(head: bytes | bytearray | memoryview, rest: Any) -> Any:
-    return MPI.pickle.loads(rest) if rest else _small(head)
+def _unpack(data: bytes, rest: Any) -> Any:
+    """Return the object that is in the rest, or if there is none in the head (pickle knows where it ends)."""
+    return MPI.pickle.loads(rest or data)
 
 
 class Objects(Base):
@@ -66,10 +56,11 @@ class Objects(Base):
         mine = root == self.my_rank
         head, rest = _pack(obj) if mine else (bytearray(HEAD), b"")
         self.watch.wait(self, self.hidden.Ibcast(head, root))
-        if size := _rest(head):
+        size, data = _head.unpack(head)
+        if size > _ROOM:
             rest = rest if mine else MPI.buffer.allocate(size)
             self.watch.wait(self, self.hidden.Ibcast(rest, root))
-        return _unpack(head, rest)
+        return _unpack(data, rest)
 
     def gather(self, sendobj: Any, root: int = 0) -> list[Any] | None:
         """See mpi4py."""
@@ -92,21 +83,23 @@ class Objects(Base):
 
     def _unpack_all(self, heads: bytearray, mine: bytes, sends: list[MPI.Request]) -> list[Any]:
         """Return what the heads of all ranks and the rests that follow them mean."""
+        rows = list(_head.iter_unpack(heads))
+        if not sends and all(size <= _ROOM for size, _ in rows):
+            return [MPI.pickle.loads(data) for _, data in rows]
         rests: list[Any] = [None] * self.my_size
-        rows = [memoryview(heads)[i * HEAD : (i + 1) * HEAD] for i in range(self.my_size)]
         requests = list(sends)
         try:
-            for rank, row in enumerate(rows):
+            for rank, (size, _) in enumerate(rows):
                 if rank == self.my_rank:
                     rests[rank] = mine
-                elif size := _rest(row):
+                elif size > _ROOM:
                     rests[rank] = MPI.buffer.allocate(size)
                     requests.append(self.hidden.Irecv(rests[rank], rank, _TAG))
         except BaseException:  # no memory, or a signal's
             self.watch.drop(self, requests)
             raise
         self.watch.wait_all(self, requests)
-        return [_unpack(row, rest) for row, rest in zip(rows, rests, strict=True)]
+        return [_unpack(data, rest) for (_, data), rest in zip(rows, rests, strict=True)]
 
     def _deal(self, objects: Sequence[Any] | None) -> tuple[bytes, list[bytes]]:
         """Return the heads of one object for each rank, and their rests."""
@@ -139,14 +132,16 @@ class Objects(Base):
             if root == self.my_rank:
                 heads, rests = self._deal(sendobj)
                 self.watch.wait(self, self.hidden.Iscatter(heads, head, root))
-                self.watch.wait_all(self, self._send_rests(rests))
-                rest = rests[root]
+                if any(rests):
+                    self.watch.wait_all(self, self._send_rests(rests))
+                    rest = rests[root]
             else:
                 self.watch.wait(self, self.hidden.Iscatter(None, head, root))
-                if size := _rest(head):
-                    rest = MPI.buffer.allocate(size)
-                    self.watch.wait(self, self.hidden.Irecv(rest, root, _TAG))
-            return _unpack(head, rest)
+            size, data = _head.unpack(head)
+            if size > _ROOM and root != self.my_rank:
+                rest = MPI.buffer.allocate(size)
+                self.watch.wait(self, self.hidden.Irecv(rest, root, _TAG))
+            return _unpack(data, rest)
         finally:
             self.watch.now = None
 
@@ -157,16 +152,16 @@ class Objects(Base):
             head, rest = _pack(sendobj)
             heads = bytearray(HEAD * self.my_size)
             self.watch.wait(self, self.hidden.Iallgather(head, heads))
-            rows = [memoryview(heads)[i * HEAD : (i + 1) * HEAD] for i in range(self.my_size)]
-            sizes = [_rest(row) for row in rows]
+            rows = list(_head.iter_unpack(heads))
+            sizes = [size if size > _ROOM else 0 for size, _ in rows]
             if not any(sizes):
-                return [_small(row) for row in rows]
+                return [MPI.pickle.loads(data) for _, data in rows]
             everything: Any = MPI.buffer.allocate(sum(sizes))
             request = self.hidden.Iallgatherv(rest, [everything, sizes, MPI.BYTE])
             self.watch.wait(self, request)
             values, start = [], 0
-            for row, size in zip(rows, sizes, strict=True):
-                values.append(_unpack(row, everything[start : start + size]))
+            for (_, data), size in zip(rows, sizes, strict=True):
+                values.append(_unpack(data, everything[start : start + size]))
                 start += size
             return values
         finally:
@@ -268,10 +263,11 @@ class Objects(Base):
         head = bytearray(HEAD)
         rest: bytes | MPI.buffer = b""
         self.watch.wait(self, self.hidden.Irecv(head, source, _TAG))
-        if size := _rest(head):
+        size, data = _head.unpack(head)
+        if size > _ROOM:
             rest = MPI.buffer.allocate(size)
             self.watch.wait(self, self.hidden.Irecv(rest, source, _TAG))
-        return _unpack(head, rest)
+        return _unpack(data, rest)
 
     def _swap(self, obj: Any, peer: int) -> Any:
         requests = self._post(obj, peer)
