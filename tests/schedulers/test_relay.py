@@ -41,6 +41,8 @@ class Site:
         self.hosts = hosts
         self.head, self.nodes = hosts.head, hosts.nodes[:nodes]
         self.ranks_wanted = 2 * nodes
+        for node in self.nodes:  # what schedulers killed in other tests could not clear up
+            node.run(["rm", "-rf", f"/tmp/hpcremote-{os.geteuid()}"], cwd=Path("/"))
         profile = folder / "site.yaml"
         profile.write_text("extends: mpi\nrelay: auto\ninterface: eth0\n")
         self._log = (folder / "log").open("a+")
@@ -107,7 +109,7 @@ class Site:
         self("rc.shutdown(hub=True)")
         self.client.close()
         for program in self._programs:
-            program.wait(PATIENCE)
+            program.wait(2 * PATIENCE)  # over a wire that was cut TCP tries again after up to half a minute
         for node in self.nodes:
             eventually(lambda node=node: not left(node), 60, lambda node=node: f"{node.name}: {left(node)}")
             if node is not self.killed:
