@@ -26,7 +26,11 @@ demo: $(DEV)
 test: lint types test-openmpi test-pythons suite
 
 suite: $(DEV)
+ifdef PYTEST
 	$(BIN)/python -m pytest $(PYTEST)
+else
+	@code=0; scripts/test-schedulers || code=1; $(BIN)/python -m pytest --ignore=tests/schedulers || code=1; exit $$code
+endif
 
 lint: $(DEV)
 	$(BIN)/ruff check .
