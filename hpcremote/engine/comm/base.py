@@ -80,7 +80,7 @@ class Base(MPI.Intracomm):
 
     # These are short of calls on purpose: for a tiny message half of the time is spent here.
 
-    def _begin(self, operation: str, root: int | None = None) -> None:
+    def begin(self, operation: str, root: int | None = None) -> None:
         """Enter a collective."""
         watch = self.watch
         if watch.alarm is not None or self.trouble:
@@ -91,7 +91,7 @@ class Base(MPI.Intracomm):
         if watch.family is not self.family:
             watch.turn_to(self.family)
 
-    def _note(self, operation: str, peer: int) -> None:
+    def note(self, operation: str, peer: int) -> None:
         """Do an operation of two ranks that does not wait."""
         watch = self.watch
         if watch.alarm is not None or self.trouble:
@@ -101,19 +101,19 @@ class Base(MPI.Intracomm):
 
     def enter(self, operation: str, peer: int = -1) -> None:
         """Enter what is no collective: an operation of two ranks, or none of MPI's."""
-        self._note(operation, peer)
+        self.note(operation, peer)
         self.watch.now = (self, operation, self.number, peer)
 
     def look(self, operation: str) -> Literal[False]:
         """Nothing has come yet: who asks again and again has to leave, too, where waiting would end."""
-        if self.watch.alarm is not None:
+        if self.watch.alarm is not None or self.trouble:
             self.watch.refuse(self, operation, self.number, -1)
         return False
 
-    def _collective(self, operation: str, root: int | None, post: Any, *args: Any) -> None:
+    def collective(self, operation: str, root: int | None, post: Any, *args: Any) -> None:
         """Do a collective: *post* is its non-blocking form."""
         watch = self.watch
-        if watch.alarm is not None or self.trouble:  # this is _begin() without the call
+        if watch.alarm is not None or self.trouble:  # this is begin() without the call
             watch.refuse(self, operation, self.number + 1, root)
         self.number = number = self.number + 1
         watch.now = step = (self, operation, number, root)

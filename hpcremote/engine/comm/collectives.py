@@ -17,74 +17,74 @@ class Collectives(Base):
 
     def Barrier(self) -> None:  # noqa: N802 - mpi4py's names, here and below
         """See mpi4py."""
-        self._collective("Barrier", None, _I.Ibarrier, self)
+        self.collective("Barrier", None, _I.Ibarrier, self)
 
     def barrier(self) -> None:
         """See mpi4py."""
-        self._collective("barrier", None, _I.Ibarrier, self)
+        self.collective("barrier", None, _I.Ibarrier, self)
 
     def Bcast(self, buf: Any, root: int = 0) -> None:  # noqa: N802
         """See mpi4py."""
-        self._collective("Bcast", root, _I.Ibcast, self, buf, root)
+        self.collective("Bcast", root, _I.Ibcast, self, buf, root)
 
     def Gather(self, sendbuf: Any, recvbuf: Any, root: int = 0) -> None:  # noqa: N802
         """See mpi4py."""
-        self._collective("Gather", root, _I.Igather, self, sendbuf, recvbuf, root)
+        self.collective("Gather", root, _I.Igather, self, sendbuf, recvbuf, root)
 
     def Gatherv(self, sendbuf: Any, recvbuf: Any, root: int = 0) -> None:  # noqa: N802
         """See mpi4py."""
-        self._collective("Gatherv", root, _I.Igatherv, self, sendbuf, recvbuf, root)
+        self.collective("Gatherv", root, _I.Igatherv, self, sendbuf, recvbuf, root)
 
     def Scatter(self, sendbuf: Any, recvbuf: Any, root: int = 0) -> None:  # noqa: N802
         """See mpi4py."""
-        self._collective("Scatter", root, _I.Iscatter, self, sendbuf, recvbuf, root)
+        self.collective("Scatter", root, _I.Iscatter, self, sendbuf, recvbuf, root)
 
     def Scatterv(self, sendbuf: Any, recvbuf: Any, root: int = 0) -> None:  # noqa: N802
         """See mpi4py."""
-        self._collective("Scatterv", root, _I.Iscatterv, self, sendbuf, recvbuf, root)
+        self.collective("Scatterv", root, _I.Iscatterv, self, sendbuf, recvbuf, root)
 
     def Allgather(self, sendbuf: Any, recvbuf: Any) -> None:  # noqa: N802
         """See mpi4py."""
-        self._collective("Allgather", None, _I.Iallgather, self, sendbuf, recvbuf)
+        self.collective("Allgather", None, _I.Iallgather, self, sendbuf, recvbuf)
 
     def Allgatherv(self, sendbuf: Any, recvbuf: Any) -> None:  # noqa: N802
         """See mpi4py."""
-        self._collective("Allgatherv", None, _I.Iallgatherv, self, sendbuf, recvbuf)
+        self.collective("Allgatherv", None, _I.Iallgatherv, self, sendbuf, recvbuf)
 
     def Alltoall(self, sendbuf: Any, recvbuf: Any) -> None:  # noqa: N802
         """See mpi4py."""
-        self._collective("Alltoall", None, _I.Ialltoall, self, sendbuf, recvbuf)
+        self.collective("Alltoall", None, _I.Ialltoall, self, sendbuf, recvbuf)
 
     def Alltoallv(self, sendbuf: Any, recvbuf: Any) -> None:  # noqa: N802
         """See mpi4py."""
-        self._collective("Alltoallv", None, _I.Ialltoallv, self, sendbuf, recvbuf)
+        self.collective("Alltoallv", None, _I.Ialltoallv, self, sendbuf, recvbuf)
 
     def Alltoallw(self, sendbuf: Any, recvbuf: Any) -> None:  # noqa: N802
         """See mpi4py."""
-        self._collective("Alltoallw", None, _I.Ialltoallw, self, sendbuf, recvbuf)
+        self.collective("Alltoallw", None, _I.Ialltoallw, self, sendbuf, recvbuf)
 
     def Reduce(self, sendbuf: Any, recvbuf: Any, op: MPI.Op = MPI.SUM, root: int = 0) -> None:  # noqa: N802
         """See mpi4py."""
-        self._collective("Reduce", root, _I.Ireduce, self, sendbuf, recvbuf, op, root)
+        self.collective("Reduce", root, _I.Ireduce, self, sendbuf, recvbuf, op, root)
 
     def Allreduce(self, sendbuf: Any, recvbuf: Any, op: MPI.Op = MPI.SUM) -> None:  # noqa: N802
         """See mpi4py."""
-        self._collective("Allreduce", None, _I.Iallreduce, self, sendbuf, recvbuf, op)
+        self.collective("Allreduce", None, _I.Iallreduce, self, sendbuf, recvbuf, op)
 
     def Reduce_scatter_block(self, sendbuf: Any, recvbuf: Any, op: MPI.Op = MPI.SUM) -> None:  # noqa: N802
         """See mpi4py."""
-        self._collective("Reduce_scatter_block", None, _I.Ireduce_scatter_block, self, sendbuf, recvbuf, op)
+        self.collective("Reduce_scatter_block", None, _I.Ireduce_scatter_block, self, sendbuf, recvbuf, op)
 
     def Reduce_scatter(  # noqa: N802
         self, sendbuf: Any, recvbuf: Any, recvcounts: Sequence[int] | None = None, op: MPI.Op = MPI.SUM
     ) -> None:
         """See mpi4py."""
-        self._collective("Reduce_scatter", None, _I.Ireduce_scatter, self, sendbuf, recvbuf, recvcounts, op)
+        self.collective("Reduce_scatter", None, _I.Ireduce_scatter, self, sendbuf, recvbuf, recvcounts, op)
 
     def Scan(self, sendbuf: Any, recvbuf: Any, op: MPI.Op = MPI.SUM) -> None:  # noqa: N802
         """See mpi4py."""
-        self._collective("Scan", None, _I.Iscan, self, sendbuf, recvbuf, op)
+        self.collective("Scan", None, _I.Iscan, self, sendbuf, recvbuf, op)
 
     def Exscan(self, sendbuf: Any, recvbuf: Any, op: MPI.Op = MPI.SUM) -> None:  # noqa: N802
         """See mpi4py."""
-        self._collective("Exscan", None, _I.Iexscan, self, sendbuf, recvbuf, op)
+        self.collective("Exscan", None, _I.Iexscan, self, sendbuf, recvbuf, op)

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from mpi4py import MPI
 
 from hpcremote.engine.comm.collectives import Collectives
 from hpcremote.engine.comm.derive import Derive, plain
+from hpcremote.engine.comm.neighbours import Neighbours
 from hpcremote.engine.comm.objects import Objects
 from hpcremote.engine.comm.points import Points
 from hpcremote.engine.comm.posts import Posts
 from hpcremote.engine.comm.watch import Watch
 
-C = TypeVar("C", bound="Comm")
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class Comm(Points, Collectives, Objects, Posts, Derive):
     """An ``MPI.Intracomm`` in whose blocking operations no rank is lost."""
+
+    def __new__(cls, comm: MPI.Comm | None = None) -> Self:
+        """Make one; ``type(comm)(comm)`` is *comm*, as there must be no second one that nobody renews."""
+        return comm if isinstance(comm, cls) else MPI.Intracomm.__new__(cls, comm)
 
     def __reduce__(self) -> str | tuple[Any, ...]:
         if self.label == "COMM_WORLD":
@@ -25,20 +31,20 @@ class Comm(Points, Collectives, Objects, Posts, Derive):
         return super().__reduce__()
 
 
-class Cart(Comm, MPI.Cartcomm):
-    """An ``MPI.Cartcomm``; its neighbourhood collectives are mpi4py's own."""
+class Cart(Neighbours, Comm, MPI.Cartcomm):
+    """An ``MPI.Cartcomm``."""
 
     def Sub(self, remain_dims: Any) -> Any:  # noqa: N802 - mpi4py's name
         """See mpi4py."""
         return self._derive("Sub", lambda: self._plain().Sub(remain_dims))
 
 
-class Graph(Comm, MPI.Graphcomm):
-    """An ``MPI.Graphcomm``; its neighbourhood collectives are mpi4py's own."""
+class Graph(Neighbours, Comm, MPI.Graphcomm):
+    """An ``MPI.Graphcomm``."""
 
 
-class Distgraph(Comm, MPI.Distgraphcomm):
-    """An ``MPI.Distgraphcomm``; its neighbourhood collectives are mpi4py's own."""
+class Distgraph(Neighbours, Comm, MPI.Distgraphcomm):
+    """An ``MPI.Distgraphcomm``."""
 
 
 def dress(made: MPI.Intracomm, watch: Watch, hidden: MPI.Intracomm, label: str) -> Comm:

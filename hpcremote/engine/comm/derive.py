@@ -5,6 +5,7 @@ Making one blocks inside MPI without a way out, so the members first agree that 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,7 @@ class Derive(Base):
         return plain(MPI.Intracomm(self))
 
     def _derive(self, operation: str, make: Callable[[], MPI.Comm]) -> Any:
-        self._begin(operation)
+        self.begin(operation)
         try:
             agree(self.watch, self, self.hidden, range(self.my_size), self.number)
             return self._wrap(make(), f"{self.label}.{operation}#{self.number}")
@@ -96,18 +97,53 @@ class Derive(Base):
         """See mpi4py."""
         return self._derive("Create_graph", lambda: self._plain().Create_graph(index, edges, reorder))
 
+    def Create_dist_graph(self, *args: Any, **kwargs: Any) -> Any:  # noqa: N802
+        """See mpi4py."""
+        return self._derive("Create_dist_graph", lambda: self._plain().Create_dist_graph(*args, **kwargs))
+
+    def Create_dist_graph_adjacent(self, *args: Any, **kwargs: Any) -> Any:  # noqa: N802
+        """See mpi4py."""
+        make = lambda: self._plain().Create_dist_graph_adjacent(*args, **kwargs)  # noqa: E731
+        return self._derive("Create_dist_graph_adjacent", make)
+
     def Free(self) -> None:  # noqa: N802
         """See mpi4py; one that cannot be used any more is left alone."""
-        if self.trouble:
-            self.tear("it was freed")
-            return
-        self._derive("Free", self._free)
+        self._end("Free", super().Free)
 
-    def _free(self) -> MPI.Comm:
-        self.hidden.Free()
+    def free(self) -> None:
+        """See mpi4py; likewise."""
+        if self:
+            self.Free()
+
+    def Disconnect(self) -> None:  # noqa: N802
+        """See mpi4py; likewise."""
+        self._end("Disconnect", super().Disconnect)
+
+    def _end(self, operation: str, end: Callable[[], None]) -> None:
+        def free() -> MPI.Comm:
+            self.hidden.Free()
+            end()
+            return MPI.COMM_NULL
+
+        if not self.trouble:
+            self._derive(operation, free)
         self.tear("it was freed")
-        super().Free()
-        return MPI.COMM_NULL
+
+
+def _unattended(name: str) -> Callable[..., Any]:
+    """Return what makes one of mpi4py's own: nobody is there when it is made, or ranks have died."""
+
+    @functools.wraps(getattr(MPI.Intracomm, name))
+    def make(self: Derive, *args: Any) -> Any:
+        self.begin(name)
+        self.watch.now = None
+        return getattr(self._plain(), name)(*args)
+
+    return make
+
+
+for _name in ["Idup", "Idup_with_info", "Shrink", "Ishrink"]:
+    setattr(Derive, _name, _unattended(_name))
 
 
 def plain(comm: MPI.Intracomm) -> MPI.Intracomm:

@@ -44,7 +44,7 @@ class Objects(Base):
 
     def bcast(self, obj: Any, root: int = 0) -> Any:
         """See mpi4py."""
-        self._begin("bcast", root)
+        self.begin("bcast", root)
         try:
             return self._bcast(obj, root)
         finally:
@@ -64,7 +64,7 @@ class Objects(Base):
 
     def gather(self, sendobj: Any, root: int = 0) -> list[Any] | None:
         """See mpi4py."""
-        self._begin("gather", root)
+        self.begin("gather", root)
         try:
             return self._gather(sendobj, root)
         finally:
@@ -125,7 +125,7 @@ class Objects(Base):
 
     def scatter(self, sendobj: Sequence[Any] | None, root: int = 0) -> Any:
         """See mpi4py."""
-        self._begin("scatter", root)
+        self.begin("scatter", root)
         try:
             head = bytearray(HEAD)
             rest: bytes | MPI.buffer = b""
@@ -147,7 +147,7 @@ class Objects(Base):
 
     def allgather(self, sendobj: Any) -> list[Any]:
         """See mpi4py."""
-        self._begin("allgather")
+        self.begin("allgather")
         try:
             head, rest = _pack(sendobj)
             heads = bytearray(HEAD * self.my_size)
@@ -169,7 +169,7 @@ class Objects(Base):
 
     def alltoall(self, sendobj: Sequence[Any]) -> list[Any]:
         """See mpi4py."""
-        self._begin("alltoall")
+        self.begin("alltoall")
         try:
             theirs, rests = self._deal(sendobj)
             heads = bytearray(HEAD * self.my_size)
@@ -182,7 +182,7 @@ class Objects(Base):
 
     def reduce(self, sendobj: Any, op: Operator = MPI.SUM, root: int = 0) -> Any | None:
         """See mpi4py."""
-        self._begin("reduce", root)
+        self.begin("reduce", root)
         try:
             if not 0 <= root < self.my_size:
                 raise MPI.Exception(MPI.ERR_ROOT)
@@ -197,7 +197,7 @@ class Objects(Base):
 
     def allreduce(self, sendobj: Any, op: Operator = MPI.SUM) -> Any:
         """See mpi4py."""
-        self._begin("allreduce")
+        self.begin("allreduce")
         try:
             return self._bcast(self._fold(sendobj, MPI.SUM if op is None else op), 0)
         finally:
@@ -205,7 +205,7 @@ class Objects(Base):
 
     def scan(self, sendobj: Any, op: Operator = MPI.SUM) -> Any:
         """See mpi4py."""
-        self._begin("scan")
+        self.begin("scan")
         try:
             return self._prefix(sendobj, MPI.SUM if op is None else op, inclusive=True)
         finally:
@@ -213,7 +213,7 @@ class Objects(Base):
 
     def exscan(self, sendobj: Any, op: Operator = MPI.SUM) -> Any:
         """See mpi4py."""
-        self._begin("exscan")
+        self.begin("exscan")
         try:
             return self._prefix(sendobj, MPI.SUM if op is None else op, inclusive=False)
         finally:

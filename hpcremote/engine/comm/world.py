@@ -23,7 +23,7 @@ from hpcremote.engine.comm.base import repoint
 from hpcremote.engine.comm.communicator import Comm, dress
 from hpcremote.engine.comm.maker import FULL, LOST, SHRINK, SOME_LEFT, Maker, warm
 from hpcremote.engine.comm.record import Waiting
-from hpcremote.engine.comm.requests import Request
+from hpcremote.engine.comm.requests import Prequest, Request
 from hpcremote.engine.comm.watch import Watch
 from hpcremote.errors import HPCRemoteError
 from hpcremote.wire.messages import OTHERS, OWN_COMM, WORLD
@@ -67,6 +67,7 @@ class World:
             self._stand_in.Set_name(MPI.COMM_WORLD.Get_name())
             setattr(MPI, "COMM_WORLD", self._stand_in)  # noqa: B010 - it is Final for everybody else
             setattr(MPI, "Request", Request)  # noqa: B010 - Waitall and its like are called on the class
+            setattr(MPI, "Prequest", Prequest)  # noqa: B010 - and Startall
         self._list()
 
     # ------------------------------------------------------------ calls

@@ -208,12 +208,45 @@ def requests() -> dict[str, Operation]:  # noqa: C901
         found = asked.wait(), asked.wait(), asked.Wait(), asked.test(), bool(asked), request.wait()
         return found, MPI.Request.Waitall([]), MPI.Request.Waitany([asked]), MPI.Request.Waitsome([asked])
 
-    checks: dict[str, Operation] = {"persistent": persistent, "non-blocking": collective, "again": again}
+    def collective_again(c: Any) -> Any:
+        total, found = np.zeros(3), []
+        request = c.Allreduce_init(np.floor(block(25, 3)), total)
+        for _ in range(3):
+            request.Start()
+            request.Wait()
+            found.append(total.copy())
+        return found, request.Free(), c.Barrier_init().Free()
+
+    checks: dict[str, Operation] = {
+        "persistent": persistent,
+        "again and again": collective_again,
+        "non-blocking": collective,
+        "again": again,
+    }
     for name in ("Waitall", "Waitany", "Waitsome"):
         work = {"Waitall": all_of, "Waitany": one_by_one, "Waitsome": some}[name]
         for called in (name, name.lower()):
             checks[called] = lambda c, work=work, called=called: work(c, called)
     return checks | {"objects": lambda c: objects_of(c, "waitall")}
+
+
+def neighbours() -> dict[str, Operation]:
+    def of(made: Any) -> Any:
+        got = [np.zeros(2), np.zeros(2)]
+        made.Neighbor_allgather(block(30, 1), got[0])
+        made.Neighbor_alltoall(block(31, 2), got[1])
+        made.Neighbor_alltoallv([got[0], [1, 1]], [got[1], [1, 1]])
+        request = made.Ineighbor_allgather(block(32, 1), more := np.zeros(2))
+        request.Wait()
+        found = got, more, made.neighbor_allgather(RANK), made.neighbor_alltoall([RANK, "x"]), made.topology
+        made.Free()
+        return found
+
+    right, left = (RANK + 1) % SIZE, (RANK - 1) % SIZE
+    return {
+        "cart": lambda c: of(c.Create_cart([SIZE], [True])),
+        "adjacent": lambda c: of(c.Create_dist_graph_adjacent([left, right], [left, right], reorder=False)),
+    }
 
 
 def points() -> dict[str, Operation]:
@@ -337,7 +370,7 @@ def equal() -> None:
             checks |= {f"{name} {dtype} {root}": work for name, work in typed(dtype, root).items()}
         for kind in (reductions, uneven, objects, folds):
             checks |= {f"{name} root {root}": work for name, work in kind(root).items()}
-    checks |= points() | requests() | wrong_use()
+    checks |= neighbours() | points() | requests() | wrong_use()
     for name, work in checks.items():
         expected = outcome(work, PLAIN)
         for ours in (world.comm(), MPI.COMM_WORLD, world.comm(interruptible=False)):

@@ -19,6 +19,7 @@ import numpy as np
 from mpi4py import MPI
 
 from hpcremote.engine.comm import current, world
+from hpcremote.engine.comm.communicator import Cart
 from hpcremote.engine.comm.world import World
 from hpcremote.errors import HPCRemoteError, Released
 from hpcremote.wire.messages import WORLD
@@ -120,6 +121,11 @@ def started(request: Any) -> Any:
     return request
 
 
+def asking(name: str, requests: list[Any]) -> None:
+    for _ in range(10**9):
+        getattr(MPI.Request, name)(requests)
+
+
 BIG = np.ones(1 << 20)
 #: What users do with requests; nobody answers them.
 REQUESTS: dict[str, Callable[[Any], Any]] = {
@@ -137,6 +143,12 @@ REQUESTS: dict[str, Callable[[Any], Any]] = {
     "waitsome": lambda c: MPI.Request.waitsome([c.irecv(source=1)]),
     "Test": lambda c: until(c.Irecv(np.empty(3), source=1).Test),
     "test": lambda c: [until(lambda: one.test()[0]) for one in [c.irecv(source=1)]],  # noqa: B023
+    "Testall": lambda c: asking("Testall", [c.Issend(BIG, 1), c.Irecv(np.empty(3), source=1)]),
+    "testall": lambda c: asking("testall", [c.irecv(source=1)]),
+    "Testany": lambda c: asking("Testany", [c.Irecv(np.empty(3), source=1)]),
+    "testany": lambda c: asking("testany", [c.irecv(source=1)]),
+    "Testsome": lambda c: asking("Testsome", [MPI.REQUEST_NULL, c.irecv(source=1)]),
+    "testsome": lambda c: asking("testsome", [c.irecv(source=1)]),
     "Iprobe": lambda c: until(lambda: c.Iprobe(source=1, tag=6)),
     "improbe": lambda c: until(lambda: c.improbe(source=1, tag=6)),
 }
@@ -151,7 +163,7 @@ def requests() -> None:
         w.begin(seq, ALL)
         kept.Barrier()
         if RANK != 1:
-            timer = later(lambda: w.release(seq, "rank 1 failed"), 0.02)  # noqa: B023
+            timer = later(lambda: w.release(seq, "rank 1 failed"))  # noqa: B023
             error = raises(Released, lambda: work(kept))  # noqa: B023
             assert isinstance(error, Released)
             assert error.operation == name.partition(" ")[0], error
@@ -271,6 +283,43 @@ def half_sent() -> None:
     assert comm.allreduce(1) == SIZE
     if RANK == 0:
         Path(folder).rmdir()
+
+
+def requests_outdated() -> None:
+    """Requests from before their communicator was renewed say so, and nothing comes by them."""
+    w = World(PLAIN.Dup(), replace=True)
+    comm, peer = MPI.COMM_WORLD, (RANK + 1) % SIZE
+    w.begin(1, ALL)
+    received = bytearray(5)
+    send, again = comm.Send_init(b"stale", peer), comm.Recv_init(received)
+    pending = comm.Irecv(bytearray(5), tag=2)
+    assert isinstance(send, MPI.Prequest)
+    assert isinstance(send, MPI.Request)
+    w.end()
+    w.begin(2, ALL)
+    send.Start()
+    send.Wait()
+    assert w.end() == WORLD
+    w.renew(3, ALL)
+    w.begin(4, ALL)
+    for name, work in {
+        "Start": again.Start,
+        "Startall": lambda: MPI.Prequest.Startall([again, send]),
+        "Wait": pending.Wait,
+        "wait": pending.wait,
+        "Test": lambda: until(pending.Test),
+        "Waitall": lambda: MPI.Request.Waitall([comm.Irecv(bytearray(1), tag=3), pending]),
+        "Waitany": lambda: MPI.Request.Waitany([pending]),
+        "Testall": lambda: asking("Testall", [pending]),
+    }.items():
+        error = raises(HPCRemoteError, work)
+        assert str(error).startswith(f"{name}: a request is from before COMM_WORLD was renewed"), error
+    assert not comm.trouble
+    send, again = comm.Send_init(b"fresh", peer), comm.Recv_init(received)
+    MPI.Prequest.Startall([send, again])
+    MPI.Prequest.Waitall([send, again])
+    assert received == b"fresh"
+    w.end()
 
 
 def requests_interrupted() -> None:
@@ -567,8 +616,111 @@ def derived() -> None:
     if RANK in (0, 2):
         assert comm.Create_group(only).allreduce(RANK) == 2
     for one in made.values():
-        one.Free()
+        one.free()
+    assert type(comm)(comm) is comm
+    for name, args in {"Idup": (), "Idup_with_info": (MPI.Info.Create(),)}.items():
+        other, request = getattr(comm, name)(*args)
+        request.Wait()
+        assert type(other) is MPI.Intracomm
+        assert other.allreduce(1) == SIZE
     w.end()
+
+
+def neighbours() -> None:
+    """Communicators with a topology can be left, and so can persistent collectives."""
+    w = World(PLAIN.Dup(), replace=True)
+    comm, beside = MPI.COMM_WORLD, [(RANK - 1) % SIZE, (RANK + 1) % SIZE]
+    one, two = np.ones(1), np.zeros(2)
+    makes: list[Callable[[], Any]] = [
+        lambda: comm.Create_cart([SIZE], [True]),
+        lambda: comm.Create_dist_graph([RANK], [2], beside),
+        lambda: comm.Create_dist_graph_adjacent(beside, beside),
+    ]
+    waits: list[Callable[[Any, Any], Any]] = [
+        lambda made, _: made.Neighbor_allgather(one, two),
+        lambda made, _: made.Ineighbor_allgather(one, two).Wait(),
+        lambda _, again: started(again).Wait(),
+    ]
+    for number, (make, wait) in enumerate(zip(makes, waits, strict=True)):
+        seq = 3 * number
+        w.begin(seq, ALL)
+        made = make()
+        agains = made.Neighbor_allgather_init(one, two), made.Allreduce_init(one, np.zeros(1))
+        for again in agains:
+            started(again).Wait()
+            wait(made, again)
+            assert two.tolist() == [1.0, 1.0]
+        if RANK != 1:
+            timer = later(lambda: w.release(seq))  # noqa: B023
+            error = raises(Released, lambda: wait(made, agains[number % 2]))  # noqa: B023
+            assert isinstance(error, Released)
+            assert error.operation == ("Wait" if number else "Neighbor_allgather")
+            timer.join()
+        assert w.end() == WORLD
+        w.renew(seq + 1, ALL)
+        w.begin(seq + 2, ALL)
+        for work in (lambda: made.neighbor_allgather(1), agains[0].Start):  # noqa: B023
+            assert "make it again" in str(raises(HPCRemoteError, work))
+        assert comm.allreduce(1) == SIZE
+        w.end()
+
+
+#: What says nothing to other ranks, or nothing that could meet a later call.
+LOCAL = {
+    *(
+        "Abort",
+        "Ack_failed",
+        "Agree",
+        "Attach_buffer",
+        "Call_errhandler",
+        "Cart_map",
+        "Compare",
+        "Delete_attr",
+    ),
+    *(
+        "Detach_buffer",
+        "Flush_buffer",
+        "Graph_map",
+        "Iagree",
+        "Iflush_buffer",
+        "Is_inter",
+        "Is_intra",
+        "Join",
+    ),
+    *("Is_revoked", "Revoke", "Shift"),
+}
+
+
+def counted() -> None:
+    """What says something to other ranks is counted, and stops at the gate, whether it waits or not."""
+    for name in dir(Cart):
+        if name[0].isupper() and not name.startswith(("Get_", "Set_")) and name not in LOCAL:
+            assert getattr(Cart, name) is not getattr(MPI.Cartcomm, name), name
+    w = World(PLAIN.Dup(), replace=True)
+    comm, peer, asked = MPI.COMM_WORLD, (RANK + 1) % SIZE, list[bool]()
+    comm.send("taken", peer, 1)
+    w.on_gate(lambda inside: bool(asked.append(inside)))
+    MPI.Attach_buffer(bytearray(10000))
+    cart, again = comm.Create_cart([SIZE]), [comm.Send_init(bytes(1), peer) for _ in range(2)]
+    works: dict[str, Callable[[], Any]] = {
+        "Bsend": lambda: comm.Bsend(bytes(1), peer),
+        "bsend": lambda: comm.bsend(1, peer),
+        "Start": again[0].Start,
+        "Startall": lambda: MPI.Prequest.Startall(again[1:]),
+        "neighbor_allgather": lambda: cart.neighbor_allgather(1),
+        "neighbor_alltoall": lambda: cart.neighbor_alltoall([1, 2]),
+    }
+    works |= {
+        name: lambda name=name: getattr(comm, name)(MPI.ANY_SOURCE, 1)  # type: ignore[misc]
+        for name in ("Iprobe", "iprobe", "Improbe", "improbe")
+    }
+    for seq, (name, work) in enumerate(works.items(), 1):
+        w.begin(seq, ALL, gate=True)
+        work()
+        assert asked == [False], name
+        asked.clear()
+        assert w.end() == WORLD, name
+    MPI.Request.Waitall(again)
 
 
 def limit() -> None:

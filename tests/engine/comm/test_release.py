@@ -44,7 +44,8 @@ def ranks() -> Callable[[str, int], None]:
 
 @pytest.mark.openmpi
 @pytest.mark.parametrize(
-    "scenario", ["released", "subsets", "creation_race", "renewed", "spares", "derived", "requests"]
+    "scenario",
+    ["released", "subsets", "creation_race", "renewed", "spares", "derived", "neighbours", "requests"],
 )
 def test_essentials(ranks: Callable[..., None], scenario: str) -> None:
     ranks(scenario, 3)
@@ -62,6 +63,8 @@ def test_essentials(ranks: Callable[..., None], scenario: str) -> None:
         "threads",
         "requests_interrupted",
         "requests_forgotten",
+        "requests_outdated",
+        "counted",
         "left_and_over",
         "received_wrongly",
     ],
