@@ -25,6 +25,7 @@ from hpcremote.errors import AlreadyRunning, ClusterNotFound, ConfigError, Profi
 from hpcremote.extending import Extending
 from hpcremote.ids import is_cluster_id
 from hpcremote.launch import job, startup
+from hpcremote.launch.attempt import attempt
 from hpcremote.launch.watch import Progress, Watch
 
 if TYPE_CHECKING:
@@ -119,16 +120,14 @@ class Cluster(Extending):
         self._given_up.clear()
         _keep(self)
         try:
-            self._startup = begun
-            begun.launch(self._controller_words(), self._engine_words(begun))
-            Watch(begun, self._link, self._tell, self._given_up).run()
-            begun.ready()
+            with attempt(begun.abandon):
+                self._startup = begun
+                begun.launch(self._controller_words(), self._engine_words(begun))
+                Watch(begun, self._link, self._tell, self._given_up).run()
+                begun.ready()
         except BaseException:
             self._startup = None
-            try:
-                begun.abandon()
-            finally:
-                _let_go(self)
+            _let_go(self)
             raise
         if not self.shutdown_atexit:
             self.detach()

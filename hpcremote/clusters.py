@@ -140,17 +140,22 @@ def stop_set(profile_name: str, cluster_id: str, number: int, *, timeout: float 
     folder = files.cluster_dir(profile_name, cluster_id)
     with Connected(connection_of(profile_name, cluster_id)) as rc:
         chosen = rc.set(number)
-        job_key = next((key for key, ids in rc.link.query("jobs").items() if ids[0] == chosen.base), "")
+        job_key = rc.link.query("jobs").get(chosen.set_id, "")
         if job_key:
             more.check_apart(folder, job_key)
         mark, known = ("", []) if job_key else _processes_of(rc, chosen, folder)
         if ids := chosen.ids:
             rc.link.shutdown(ids, controller=False)
             rc.link.wait(lambda: not chosen.alive, timeout)
-    if job_key:
-        more.end(folder, job_key)
-    else:
+        if job_key:
+            more.end(folder, job_key)
+            return
         adding.end(folder, mark, known, polite=_LEEWAY)
+        if not mark and not rc.link.wait(lambda: not chosen.alive, _LEEWAY):
+            left = ", ".join(chosen.hosts)
+            raise LaunchError(
+                f"engine {chosen.base} on {left} does not end, and can be ended only with the cluster"
+            )
 
 
 def _processes_of(rc: Client, chosen: EngineSet, folder: Path) -> tuple[str, list[process.Process]]:
@@ -160,19 +165,22 @@ def _processes_of(rc: Client, chosen: EngineSet, folder: Path) -> tuple[str, lis
         LaunchError: it can be ended only on another machine, or by who started it.
     """
     found = record.read(folder)
-    marks = {mark: ids for mark, ids in rc.link.query("marks").items() if set(chosen.ids) <= set(ids)}
-    if found is None or not marks:
+    marks = rc.link.query("marks")
+    mark = marks.get(chosen.set_id, "")
+    if found is None or not mark:
         raise LaunchError(
             f"engine set {chosen.number} was started by hand: end it as it was started, or by "
             f"Client.shutdown({chosen.ids})"
         )
     if not found.is_here:
         raise LaunchError(f"{found.name} was started on {found.host}: stop_engines() does its work there")
-    engines = [rc.link.engines[one] for one in chosen.ids]
-    known = [process.of_pid(one.pid) for one in engines if one.host == found.host]
-    (mark, ids) = next(iter(marks.items()))
+    living = list(rc.link.engines.values())
+    known = [
+        process.of_pid(one.pid) for one in living if (one.set_id, one.host) == (chosen.set_id, found.host)
+    ]
     # Engines without MPI are sets of one: others may carry the same mark.
-    return (mark if set(ids) & rc.link.engines.keys() <= set(chosen.ids) else ""), known
+    shared = any(marks.get(one.set_id) == mark for one in living if one.set_id != chosen.set_id)
+    return ("" if shared else mark), known
 
 
 def _stop_elsewhere(found: record.Record, timeout: float) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from hpcremote import clusters
 from hpcremote.errors import LaunchError
 from hpcremote.launch import adding
+from hpcremote.launch.attempt import attempt
 from hpcremote.launch.batch import more
 from hpcremote.launch.watch import Progress, Watch
 
@@ -65,12 +66,10 @@ class Extending:
         kind = more.More if self.profile.scheduler else adding.Here
         begun = kind(self.profile, self.cluster_id, n or self.n, before=before, known=known)
         self._given_up.clear()
-        try:
+        with attempt(begun.abandon):
             begun.launch()
             Watch(begun, self._link, self._tell, self._given_up).run()
-        except BaseException:
-            begun.abandon()
-            raise
+        begun.ready()
 
     def stop_engines(self, number: int) -> None:
         """End an engine set, ``Client.set(number)``, and its job if it is one; the others go on.
@@ -104,21 +103,18 @@ class Extending:
         with self.connect_client() as rc:
             chosen = rc.set(number)
             former, folder = chosen.set_id, "" if save is None else os.path.abspath(os.path.expanduser(save))
-            jobs = rc.link.query("jobs")
-            old = next((key for key, ids in jobs.items() if ids[0] == chosen.base), "")
+            old = rc.link.query("jobs").get(former, "")
             known = rc.link.query("info")["failed"]
-            begun = more.More(self.profile, self.cluster_id, chosen.size, before=len(rc), known=known)
+            begun = more.More(self.profile, self.cluster_id, chosen.size, known=known)
             more.check_apart(begun.folder, old)
             self._given_up.clear()
-            begun.launch(replaces=former)
-            try:
+            with attempt(begun.abandon):
+                begun.launch(replaces=former)
                 self._await(rc, chosen, former, begun)
                 if folder and chosen.set_id == former and chosen.alive:
                     chosen.save(folder, block=True)
                 self._hand_over(rc, chosen, former, begun)
-            except BaseException:
-                begun.abandon()
-                raise
+            begun.ready()
             if old:
                 more.end(begun.folder, old)
             if folder:

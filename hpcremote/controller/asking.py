@@ -38,8 +38,8 @@ class Asking:
             "queue_status": roster.queue_status,
             "info": self._info,
             "ended sets": lambda: sets.ended(roster.sets, roster.engines),
-            "jobs": lambda: sets.by_job(roster.sets),
-            "marks": lambda: sets.by_mark(roster.sets),
+            "jobs": lambda: sets.jobs(roster.sets),
+            "marks": lambda: sets.marks(roster.sets),
         }
 
     def query(self, peer: Peer, query: m.Query, _frames: Sequence[Frame]) -> None:

@@ -76,18 +76,14 @@ def in_context(group: Set, words: str, now: float) -> str:
     return f"{words}, after engine {first[1].id} of the same MPI job: {first[1].cause}"
 
 
-def by_job(sets: Mapping[str, Set]) -> dict[str, list[int]]:
-    """Return the ids that each job has brought."""
-    return {one.job: list(one.ids) for one in sets.values() if one.job and one.base is not None}
+def jobs(sets: Mapping[str, Set]) -> dict[str, str]:
+    """Return the job that has brought each set. Ids would not tell: sets that have ended had the same."""
+    return {name: one.job for name, one in sets.items() if one.job}
 
 
-def by_mark(sets: Mapping[str, Set]) -> dict[str, list[int]]:
-    """Return the ids of the sets whose processes carry the same mark."""
-    found: dict[str, list[int]] = {}
-    for one in sets.values():
-        if one.mark and one.base is not None:
-            found.setdefault(one.mark, []).extend(one.ids)
-    return found
+def marks(sets: Mapping[str, Set]) -> dict[str, str]:
+    """Return what the processes of each set carry."""
+    return {name: one.mark for name, one in sets.items() if one.mark}
 
 
 def former(sets: Mapping[str, Set], job: str) -> str:

@@ -10,22 +10,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hpcremote import files
-from hpcremote.errors import LaunchError
-from hpcremote.launch import catalog, job, process, record, remote
+from hpcremote.errors import AlreadyRunning, LaunchError
+from hpcremote.launch import catalog, job, memory, process, record, remote
 from hpcremote.launch.batch.submission import Standing, Submission
 from hpcremote.launch.process import Process
 from hpcremote.profile import Profile
-
-#: Seconds to wait for somebody else who starts or stops the cluster.
-_PATIENCE = 5.0
-#: A mark that nothing carries.
-_NOBODY = "-"
 
 
 class Adding:
@@ -40,6 +36,7 @@ class Adding:
 
     Attributes:
         job: what brings the engines, once it is started.
+        mark: what its processes carry, and no others do, once some of it may run.
     """
 
     def __init__(
@@ -54,6 +51,7 @@ class Adding:
         self.profile, self.n, self.before, self.known = profile, n, before, known
         self.folder = files.cluster_dir(profile.name, cluster_id)
         self.job: job.Job | Submission | None = None
+        self.mark = ""
 
     def launch(self, replaces: str = "") -> None:
         """Start it; *replaces* is the set that it comes instead of.
@@ -61,6 +59,10 @@ class Adding:
         Raises:
             LaunchError: it cannot be started.
         """
+        raise NotImplementedError
+
+    def ready(self) -> None:
+        """Its engines have just registered: write down what is known only now."""
         raise NotImplementedError
 
     def abandon(self) -> None:
@@ -98,8 +100,7 @@ class Adding:
     def failure(self, what: str, *, lonely: bool = False) -> LaunchError:
         """Return the error for *what* went wrong: with its reason if known, and what was written."""
         meaning = self.job.meaning(lonely=lonely) if self.job else ""
-        said = self.job.quoted() if self.job else ""
-        return LaunchError(f"{what}: {meaning}\n{said}".rstrip() if meaning else f"{what}\n{said}".rstrip())
+        return job.failure(what, meaning, self.job.quoted() if self.job else "")
 
 
 class Here(Adding):
@@ -107,39 +108,60 @@ class Here(Adding):
 
     job: job.Job | None
 
-    def launch(self, replaces: str = "") -> None:
-        """Start it; *replaces* is the set that it comes instead of.
+    def launch(self, replaces: str = "", mark: str = "") -> None:
+        """Start it; *replaces* is the set that it comes instead of, *mark* what that one carried.
 
         Raises:
             LaunchError: the cluster does not run here, or something that is needed is missing.
         """
         launcher = catalog.load(self.profile.launcher)
-        job.check_room(self.profile, self.n if self.profile.hosts else self.n + self.before)
-        with record.locked(self.folder, _PATIENCE):
+        if not mark:
+            job.check_room(self.profile, self.n if self.profile.hosts else self.n + self.before)
+        with record.locked(self.folder, record.PATIENCE):
             found = self._found()
             if not found.is_here:
                 raise LaunchError(f"{found.name} was started on {found.host}: its engines are added there")
-            number = _next(found.folder)
-            self._mark = process.of_set(found.mark, number)
+            again = bool(mark)
+            mark = mark or process.of_set(found.mark, _next(found.folder))
             plan = job.plan(
                 launcher,
                 self.profile,
                 self.n,
                 [job.python_of(self.profile), *job.engine_words(self.profile, self.folder)],
-                self._mark,
+                mark,
                 cwd=found.cwd,
                 more={job.REPLACES: replaces} if replaces else None,
             )
-            job.prepare(plan, self.profile, self.folder, found.mark)
-            self.job = job.Job(plan, log_of(self.folder, self._mark))
+            if not again:
+                job.prepare(plan, self.profile, self.folder, found.mark)
+            # Some of it may run, even if not all of it can be started. Engines that are started again one by
+            # one carry the mark of others.
+            self.mark = "" if again and launcher.ranks != "together" else mark
+            self.job = job.Job(plan, log_of(self.folder, mark))
             found.changed(engines=(*found.engines, *self.job.processes))
         for child in self.job.children:  # it stays when we go; as long as we are there, we reap it
             threading.Thread(target=child.wait, name="reaper", daemon=True).start()
 
     def abandon(self) -> None:
         """End it: its engines are not wanted any more."""
-        if self.job is not None:
-            end(self.folder, self._mark, self.job.processes)
+        if self.mark or self.job:
+            shared = memory.mapped(process.marked(self.mark))
+            end(self.folder, self.mark, self.job.processes if self.job else ())
+            memory.remove(shared)
+        if self.job and self.job.plan.dealt and not self.mark:  # what an ssh started outlives it
+            carries = f"{job.REPLACES}={self.job.plan.env[job.REPLACES]}"
+            remote.end(self.folder, self.job.plan.env[process.MARK], carries=carries, forget=False)
+
+    def ready(self) -> None:
+        """Its engines have just registered: write down what shared memory their MPI library has made.
+
+        If somebody is at the cluster for too long, it is not: then that is left if they are killed.
+        """
+        shared = memory.mapped(process.marked(self.mark))
+        with contextlib.suppress(AlreadyRunning), record.locked(self.folder, record.PATIENCE):
+            found = record.read(self.folder)
+            if shared and found is not None and found.state == "running":
+                found.with_memory(self.mark, shared)
 
 
 def log_of(folder: Path, mark: str) -> Path:
@@ -156,7 +178,7 @@ def _next(folder: Path) -> int:
     return number
 
 
-def end(folder: Path, mark: str, known: Iterable[Process], *, polite: float = 0.0) -> None:
+def end(folder: Path, mark: str, known: Iterable[Process], *, polite: float = 0.0, firm: float = 3.0) -> None:
     """End one of a cluster's engine sets, or some engines of it.
 
     Args:
@@ -164,14 +186,17 @@ def end(folder: Path, mark: str, known: Iterable[Process], *, polite: float = 0.
         mark: what all of its processes carry; empty: only the *known* ones are to end.
         known: processes of it.
         polite: seconds that they have to end by themselves, having been asked.
+        firm: seconds between SIGTERM and SIGKILL.
 
     Raises:
         LaunchError: some of it cannot be ended.
     """
-    process.end(known, mark or _NOBODY, (), polite=polite)
+    process.end(known, mark, (), polite=polite, firm=firm)
     if mark:
         remote.end(folder, mark, forget=False)
-    with record.locked(folder, _PATIENCE):
+    with record.locked(folder, record.PATIENCE):
         found = record.read(folder)
         if found is not None and found.state == "running":
-            found.changed(engines=tuple(one for one in found.engines if one.alive()))
+            memory.remove(found.memory.get(mark, ()))
+            left = {other: paths for other, paths in found.memory.items() if other != mark}
+            found.changed(engines=tuple(one for one in found.engines if one.alive()), memory=left)

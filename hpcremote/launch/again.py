@@ -6,38 +6,34 @@
                                                                         │
                               the set registers (somebody else's news) ◀┘ ──▶ record
 
-The cluster's lock is held while processes come and go, not while the engines start: who stops the cluster
+The cluster's lock is held while it is started, not while the engines end and come: who stops the cluster
 meanwhile finds everything by the mark.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import signal
 import socket
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from hpcremote import files
 from hpcremote.errors import LaunchError
-from hpcremote.launch import adding, catalog, job, memory, process, record, remote
+from hpcremote.launch import adding, catalog, job, process, record, remote
+from hpcremote.launch.adding import Adding, Here
+from hpcremote.launch.attempt import attempt
 from hpcremote.launch.batch import more
-from hpcremote.launch.batch.draft import AGAIN
 from hpcremote.launch.batch.more import More
-from hpcremote.launch.job import REPLACES
 from hpcremote.launch.process import Process
-from hpcremote.launch.spec import Launcher
 from hpcremote.profile import Profile
 
 #: Seconds that engines have to end when they were asked, and then between SIGTERM and SIGKILL: those that
 #: are restarted are stuck, as a rule.
 _POLITE, _FIRM = 1.0, 1.0
-#: Seconds to wait for somebody else who starts or stops the cluster.
-_PATIENCE = 5.0
 _LOOK_AGAIN = 0.05
-#: A mark that nothing carries: of engines that are sets of one, and carry the same mark, one alone is to end.
-_NOBODY = "-"
 
 
 class Again:
@@ -55,10 +51,30 @@ class Again:
         self._busy = threading.Lock()
 
     def give_up(self) -> None:
-        """The cluster ends: nothing is started any more. Return when nothing is under way."""
+        """The cluster ends: nothing comes or goes by us any more. Return when nothing is under way.
+
+        What is there then is written down, and whoever calls this ends it.
+        """
         self._given_up.set()
         with self._busy:
             pass
+
+    @contextlib.contextmanager
+    def _at_work(self) -> Iterator[None]:
+        """Whatever comes or goes does so in here, so that :meth:`give_up` waits for it.
+
+        Raises:
+            LaunchError: the cluster ends.
+        """
+        with self._busy:
+            if self._given_up.is_set():
+                raise LaunchError("the cluster is ending")
+            yield
+
+    def _abandon(self, begun: Adding) -> None:
+        with self._busy:
+            if not self._given_up.is_set():  # else it ends with the cluster
+                begun.abandon()
 
     def in_our_job(self, job_key: str) -> bool:
         """Say whether engines are in the job that this process is in, too."""
@@ -72,7 +88,7 @@ class Again:
         """
         found = record.read(self._folder)
         assert found is not None  # noqa: S101 - it has our job
-        files.write_private(self._folder / AGAIN, set_id.encode())
+        files.write_private(self._folder / record.AGAIN, set_id.encode())
         return process.marked(process.of_set(found.mark, 1))
 
     def by_script(self, old: Sequence[Process], timeout: float, there: threading.Event) -> None:
@@ -84,22 +100,24 @@ class Again:
             there: is set when the new engines have registered.
 
         Raises:
-            LaunchError: they do not end, or do not start again.
+            LaunchError: they do not end, or do not start again in time. They may still come: to end what the
+                script has started would be to end the job, and us.
         """
         deadline = time.monotonic() + timeout
         if not process.wait_gone(old, (), _POLITE):
             process.send(old, signal.SIGTERM)
             if not process.wait_gone(old, (), _FIRM):
                 process.send(old, signal.SIGKILL)
-        log = record.log_folder(self._folder) / "engines.log"
+        request = self._folder / record.AGAIN
         while not there.wait(_LOOK_AGAIN):
-            what = "the cluster is ending" if self._given_up.is_set() else ""
+            what = ""
             if time.monotonic() > deadline:
-                waits = (self._folder / AGAIN).exists()
-                what = f"the engines did not {'end' if waits else 'register'} within {timeout:g} s"
+                what = f"the engines did not {'end' if request.exists() else 'register'} within {timeout:g} s"
+            if self._given_up.is_set():
+                request.unlink(missing_ok=True)
+                what = "the cluster is ending"
             if what:
-                (self._folder / AGAIN).unlink(missing_ok=True)
-                raise LaunchError(f"{what}\n{job.quote(log)}".rstrip())
+                raise job.failure(what, "", job.quote(record.log_folder(self._folder) / "engines.log"))
 
     def submitted(self, set_id: str, job_key: str, size: int, timeout: float, there: threading.Event) -> None:
         """End the job that brought a set and submit another; return when *there* is set.
@@ -110,23 +128,13 @@ class Again:
             LaunchError: it cannot be ended, or the new one does not start; then nothing of that is left.
         """
         begun = More(self._profile, self._folder.name, size)
-        found = record.read(self._folder)
-        if found is not None and any(one.set == job_key for one in found.jobs):
+        with self._at_work():
             more.end(self._folder, job_key)
-        begun.launch(replaces=set_id)
-        deadline = time.monotonic() + timeout
-        try:
-            while not there.wait(_LOOK_AGAIN):
-                if begun.waiting:
-                    deadline = time.monotonic() + timeout
-                what = "the cluster is ending" if self._given_up.is_set() else ""
-                if time.monotonic() > deadline:
-                    what = f"the engines did not register within {timeout:g} s"
-                if trouble := begun.failure(what) if what else begun.trouble():
-                    raise trouble
-        except LaunchError:
-            begun.abandon()
-            raise
+        with attempt(lambda: self._abandon(begun)):
+            with self._at_work():
+                begun.launch(replaces=set_id)
+            self._await(begun, there, time.monotonic() + timeout, timeout)
+        begun.ready()
 
     def __call__(
         self,
@@ -151,58 +159,18 @@ class Again:
             LaunchError: it cannot be ended, or it does not start; then nothing new is left running.
         """
         deadline = time.monotonic() + timeout
-        begun = self._start(set_id, mark, size, members)
-        try:
+        with self._at_work():
+            begun = Here(self._end(mark, size, members), self._folder.name, size)
+        with attempt(lambda: self._abandon(begun)):
+            with self._at_work():
+                begun.launch(replaces=set_id, mark=mark)
             self._await(begun, there, deadline, timeout)
-        except LaunchError:
-            together = begun.plan.launcher.ranks == "together"
-            with self._busy:
-                process.end(begun.processes, mark if together else _NOBODY, (), polite=0.0, firm=_FIRM)
-                if begun.plan.dealt:  # what an ssh started outlives it
-                    remote.end(self._folder, mark, carries=f"{REPLACES}={set_id}", forget=False)
-            raise
-        self._write_memory()
+        with self._at_work():
+            begun.ready()
 
-    def _start(self, set_id: str, mark: str, size: int, members: Sequence[tuple[str, int]]) -> job.Job:
-        with self._busy, record.locked(self._folder, _PATIENCE):
-            found = record.read(self._folder)
-            self._check(found, mark)
-            assert found is not None  # noqa: S101 - it would not have passed
-            launcher, profile = catalog.load(self._profile.launcher), self._profile
-            old: tuple[Process, ...] = ()
-            if launcher.ranks == "host":
-                names = remote.end_engines(self._folder, mark, members)
-                profile = dataclasses.replace(profile, hosts=_dealt(names, size) or profile.hosts)
-            else:
-                old = self._end_here(found, launcher, mark, members)
-            self._check(found, mark)  # that took a while
-            plan = job.plan(
-                launcher, profile, size, self._words(), mark, cwd=found.cwd, more={REPLACES: set_id}
-            )
-            begun = job.Job(plan, adding.log_of(self._folder, mark))
-            for child in begun.children:
-                threading.Thread(target=child.wait, name="reaper", daemon=True).start()
-            kept = [one for one in found.engines if one not in old and one.alive()]
-            found.changed(engines=(*kept, *begun.processes))
-            return begun
-
-    def _end_here(
-        self, found: record.Record, launcher: Launcher, mark: str, members: Sequence[tuple[str, int]]
-    ) -> tuple[Process, ...]:
-        """End what is left of a set, and return what of it was written down."""
-        each = launcher.ranks == "each"
-        here = {pid for host, pid in members if host == socket.gethostname()}
-        old = _chosen(found, here if each else {one.pid for one in process.marked(mark)})
-        process.wait_gone(old, (), _POLITE)
-        process.end(old, _NOBODY if each else mark, (), polite=0.0, firm=_FIRM)
-        if not each:
-            memory.remove(found.memory)
-            remote.end(self._folder, mark, forget=False)
-        return old
-
-    def _check(self, found: record.Record | None, mark: str) -> None:
-        if self._given_up.is_set():
-            raise LaunchError("the cluster is ending")
+    def _end(self, mark: str, size: int, members: Sequence[tuple[str, int]]) -> Profile:
+        """End a set of processes, and return the profile by which it starts again where it was."""
+        found = record.read(self._folder)
         if found is None or found.mark != mark.partition(".")[0]:
             raise LaunchError(
                 "these engines were not started together with this controller (there is no record of them): "
@@ -210,34 +178,28 @@ class Again:
             )
         if found.state != "running":
             raise LaunchError(f"{found.name} is {found.state}: try again when it runs")
+        ranks = catalog.load(self._profile.launcher).ranks
+        if ranks == "host":
+            names = remote.end_engines(self._folder, mark, members)
+            hosts = tuple(f"{name}:{size}" for name in names) or self._profile.hosts
+            return dataclasses.replace(self._profile, hosts=hosts)
+        # Engines that are sets of one carry the same mark: one alone is to end.
+        alone = "" if ranks == "each" else mark
+        here = {pid for host, pid in members if host == socket.gethostname()}
+        pids = {one.pid for one in process.marked(mark)} if alone else here
+        old = [one for one in found.engines if one.pid in pids]
+        process.wait_gone(old, (), _POLITE)
+        adding.end(self._folder, alone, old, firm=_FIRM)
+        return self._profile
 
-    def _words(self) -> list[str]:
-        return [job.python_of(self._profile), *job.engine_words(self._profile, self._folder)]
-
-    def _await(self, begun: job.Job, there: threading.Event, deadline: float, timeout: float) -> None:
+    def _await(self, begun: Adding, there: threading.Event, deadline: float, timeout: float) -> None:
+        """Return when *there* is set, by the *deadline*; time in the queue does not count."""
         while not there.wait(_LOOK_AGAIN):
             if self._given_up.is_set():
                 raise LaunchError("the cluster is ending")
-            what = begun.ended()
-            if not what and time.monotonic() > deadline:
-                what = f"the engines did not register within {timeout:g} s"
-            if what:
-                meaning = begun.meaning()
-                said = f"{what}: {meaning}" if meaning else what
-                raise LaunchError(f"{said}\n{job.quote(begun.log)}".rstrip())
-
-    def _write_memory(self) -> None:
-        """Write down the shared memory that the new engines' MPI library has made."""
-        with self._busy, record.locked(self._folder, _PATIENCE):
-            found = record.read(self._folder)
-            if found is not None and found.state == "running":
-                found.changed(memory=memory.mapped(process.marked(found.mark)))
-
-
-def _dealt(names: Sequence[str], size: int) -> tuple[str, ...]:
-    """Return ``hosts:`` for a set that starts again where it was."""
-    return tuple(f"{name}:{size}" for name in names)
-
-
-def _chosen(found: record.Record, pids: set[int]) -> tuple[Process, ...]:
-    return tuple(one for one in found.engines if one.pid in pids)
+            if trouble := begun.trouble():
+                raise trouble
+            if begun.waiting:
+                deadline = time.monotonic() + timeout
+            if time.monotonic() > deadline:
+                raise begun.failure(f"the engines did not register within {timeout:g} s")

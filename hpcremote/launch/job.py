@@ -243,9 +243,14 @@ class Job:
         with process.open_log(log) as file:
             file.write(f"$ {text.shown(plan.words)}\n".encode())
         self.children: list[Child] = []
-        for words, given in plan.runs or [(plan.words, "")] * plan.times:
-            child = Child(words, env=plan.env, cwd=plan.cwd, log=log, leash=False, given=given)
-            self.children.append(child)
+        try:
+            for words, given in plan.runs or [(plan.words, "")] * plan.times:
+                child = Child(words, env=plan.env, cwd=plan.cwd, log=log, leash=False, given=given)
+                self.children.append(child)
+        except LaunchError:
+            for child in self.children:
+                child.forget()
+            raise
 
     @property
     def processes(self) -> list[Process]:
@@ -297,6 +302,12 @@ class Job:
         return mpi.why_lonely(plan.launcher, plan.starter, said) or (
             mpi.no_reason(plan.starter, said) if lonely else ""
         )
+
+
+def failure(what: str, meaning: str, *said: str) -> LaunchError:
+    """Return the error for *what* went wrong: with what is known of why, and what was *said* in logs."""
+    first = f"{what}: {meaning}" if meaning else what
+    return LaunchError("\n".join(filter(None, [first, *said])))
 
 
 def read_tail(log: Path, size: int = 65536) -> str:

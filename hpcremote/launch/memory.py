@@ -2,9 +2,10 @@
 
 ::
 
-    ranks are up ──mapped()──▶ names, kept in the cluster's record ──remove()──▶ gone, when they have ended
+    a set is up ──mapped()──▶ names, kept in the cluster's record ──remove()──▶ gone, when it has ended
 
-They are named at the start, when no code of the user's has mapped anything yet: all are the library's.
+A set's are named when it has just registered: no code of the user's has mapped anything there yet, and
+all are the library's. Later it would be otherwise, so each set is looked at then, alone and once.
 """
 
 from __future__ import annotations

@@ -156,9 +156,9 @@ def of_set(mark: str, number: int) -> str:
 def marked(mark: str) -> list[Process]:
     """Return every process of ours on this machine that carries *mark*, save ourselves.
 
-    The mark of a set begins with that of its cluster: ``mark.2``.
+    The mark of a set begins with that of its cluster: ``mark.2``. An empty one is nobody's.
     """
-    if not _PROC.joinpath("self/environ").exists():
+    if not mark or not _PROC.joinpath("self/environ").exists():
         return []
     wanted = f"{MARK}={mark}".encode()
     inner = wanted + b"."
@@ -233,7 +233,7 @@ def end(
 
     Args:
         known: processes that are written down.
-        mark: what the others carry.
+        mark: what the others carry; empty: there are no others.
         children: those that we started ourselves, and have to reap.
         polite: seconds that they have to end by themselves, having been asked.
         firm: seconds between SIGTERM and SIGKILL.

@@ -5,6 +5,7 @@
     <user_dir>/clusters/<profile>/<cluster id>/cluster.json    here: which processes, where, since when
                                               /client.json     the controller's: how to connect (secret)
                                               /engine.json
+                                              /job.sh          what was submitted, if anything was
                                               /logs/controller.log, engines.log
                                               /.lock           held while a start or stop is at work
 
@@ -21,7 +22,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,10 @@ from hpcremote.launch.process import Process, end, surely_marked
 FORMAT = 1
 _FILE = "cluster.json"
 _LOOK_AGAIN = 0.02
+#: Seconds to wait for somebody else who starts or stops the cluster.
+PATIENCE = 5.0
+#: The file by which the controller tells the script of its job to start the ranks once more.
+AGAIN = "again"
 #: Stands for a set's name in the job that the controller has for itself.
 CONTROLLER = "controller"
 
@@ -80,7 +85,7 @@ class Record:
         owner: the process that started it.
         controller: the controller's process.
         engines: the processes that run the engines (n of them, or one mpiexec).
-        memory: files of shared memory that their MPI library made (see ``launch.memory``).
+        memory: files of shared memory that MPI libraries made (see ``launch.memory``), by the set's mark.
         cwd: the folder that the engines start in.
         controller_at: where the controller runs: ``here``, in a ``job`` with engines, or in its ``own-job``.
         jobs: what was submitted to a batch system.
@@ -99,7 +104,7 @@ class Record:
     owner: Process
     controller: Process | None = None
     engines: tuple[Process, ...] = ()
-    memory: tuple[str, ...] = ()
+    memory: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     cwd: str = ""
     controller_at: str = "here"
     jobs: tuple[Submitted, ...] = ()
@@ -151,6 +156,10 @@ class Record:
         data = {"format": FORMAT, **dataclasses.asdict(self)}
         files.write_private(self.folder / _FILE, (json.dumps(data, indent=2) + "\n").encode())
 
+    def with_memory(self, mark: str, paths: tuple[str, ...]) -> Record:
+        """Return the same with these files of the set that carries *mark*, having written it down."""
+        return self.changed(memory={**self.memory, mark: paths})
+
     def changed(self, **changes: Any) -> Record:
         """Return the same with *changes*, having written it down."""
         record = dataclasses.replace(self, **changes)
@@ -181,7 +190,7 @@ def read(folder: Path) -> Record | None:
         data["owner"] = Process(**data["owner"])
         data["controller"] = Process(**data["controller"]) if data["controller"] else None
         data["engines"] = tuple(Process(**one) for one in data["engines"])
-        data["memory"] = tuple(data.get("memory", ()))
+        data["memory"] = {mark: tuple(paths) for mark, paths in data["memory"].items()}
         data["jobs"] = tuple(Submitted(**one) for one in data.get("jobs", ()))
         return Record(**data)
     except FileNotFoundError:
@@ -214,17 +223,24 @@ def log_folder(folder: Path) -> Path:
 def locked(folder: Path, patience: float = 0.0) -> Iterator[None]:
     """Hold the cluster's lock: only one process at a time starts or stops it.
 
+    Without a folder there is no cluster, and nobody to keep out; none is made.
+
     Raises:
         AlreadyRunning: another process is at it, for longer than *patience* seconds.
     """
-    descriptor = os.open(files.private_dir(folder) / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        _lock(descriptor, time.monotonic() + patience)
+    with contextlib.ExitStack() as held:
+        with contextlib.suppress(FileNotFoundError):
+            descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            held.callback(os.close, descriptor)
+            try:
+                _lock(descriptor, time.monotonic() + patience)
+            except BlockingIOError:
+                raise AlreadyRunning(
+                    f"another process is starting or stopping the cluster in {folder}"
+                ) from None
+            # Said, and not left to the close: a process that another thread has just forked has it open, too.
+            held.callback(fcntl.flock, descriptor, fcntl.LOCK_UN)
         yield
-    except BlockingIOError:
-        raise AlreadyRunning(f"another process is starting or stopping the cluster in {folder}") from None
-    finally:
-        os.close(descriptor)
 
 
 def _lock(descriptor: int, deadline: float) -> None:
@@ -252,7 +268,7 @@ def claim(
     Raises:
         AlreadyRunning: a cluster of that profile and id lives.
     """
-    with locked(files.private_dir(record.folder.parent) / record.cluster_id):
+    with locked(files.private_dir(record.folder)):
         found = read(record.folder)
         if found is not None:
             _refuse_living(found, condition(found))
@@ -306,15 +322,18 @@ def peek(path: Path) -> Connection | None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what a dead cluster left: connection files, sockets and shared memory."""
+    """Remove what a dead cluster left: connection files, jobs' scripts, sockets and shared memory."""
     with contextlib.suppress(ConfigError):  # damaged: then it names nothing
         found = read(folder)
         if found is not None and found.is_here:
-            memory.remove(found.memory)
+            for paths in found.memory.values():
+                memory.remove(paths)
     for path in connection_files(folder):
         connection = peek(path)
         if connection is not None and connection.is_local:
             _remove_traces(connection)
+        path.unlink(missing_ok=True)
+    for path in (folder / AGAIN, *folder.glob("*.sh")):
         path.unlink(missing_ok=True)
 
 
@@ -335,7 +354,8 @@ def forget(record: Record, *, keep_logs: bool = False) -> None:
     if found is None or found.mark != record.mark:
         return  # somebody else's by now
     if record.is_here:
-        memory.remove(record.memory)  # it may not have been possible to write that down
+        for paths in record.memory.values():  # it may not have been possible to write that down
+            memory.remove(paths)
     if record.temporary and not keep_logs:
         remove(record.folder)
         return

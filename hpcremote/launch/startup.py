@@ -48,11 +48,9 @@ class Startup:
     Attributes:
         record: what is written down about them.
         job: the engines', once they are started.
-        before: how many engines there were before: none.
         known: engines that failed before: none.
     """
 
-    before = 0
     known: Sequence[Mapping[str, Any]] = ()
 
     def __init__(self, profile: Profile, cluster_id: str, n: int, *, temporary: bool = False) -> None:
@@ -76,6 +74,11 @@ class Startup:
         self._claimed = False
         self._controller: Child | None = None
         self._own: Submission | None = None  # the controller's job
+
+    @property
+    def mark(self) -> str:
+        """What the engines' processes carry."""
+        return process.of_set(self.record.mark, 1)
 
     @property
     def logs(self) -> Path:
@@ -131,7 +134,7 @@ class Startup:
     def _start_engines(self, launcher: Launcher, engine: Sequence[str]) -> str:
         """Start the engines here; return the folder that they start in."""
         words = [job.python_of(self.profile), *engine]
-        plan = job.plan(launcher, self.profile, self.n, words, process.of_set(self.record.mark, 1))
+        plan = job.plan(launcher, self.profile, self.n, words, self.mark)
         job.prepare(plan, self.profile, self.record.folder, self.record.mark)
         self.job = job.Job(plan, self.logs / "engines.log")
         return plan.cwd
@@ -193,10 +196,10 @@ class Startup:
         """Return the error if a process ended by now."""
         if self._controller is not None and (code := self._controller.exit_code()) is not None:
             what, log = f"the controller ended ({process.how_it_ended(code)})", self._controller.log
-            return LaunchError(f"{': '.join(filter(None, [what, job.own_words(log)]))}\n{job.quote(log)}")
+            return job.failure(what, job.own_words(log), job.quote(log))
         if self._own is not None and (what := self._own.ended()):
             why = self._own.meaning() or job.own_words(self._own.log)
-            return LaunchError(f"{': '.join(filter(None, [what, why]))}\n{job.quote(self._own.log)}".rstrip())
+            return job.failure(what, why, job.quote(self._own.log))
         if self.job is not None and (what := self.job.ended()):
             return self.failure(what)
         return None
@@ -205,8 +208,7 @@ class Startup:
         """Return the error for *what* went wrong: with its reason if known, and the end of the logs."""
         meaning = self.job.meaning(lonely=lonely) if self.job else ""
         said = self.job.quoted() if self.job else ""
-        logs = "\n".join(filter(None, [said, job.quote(self.logs / "controller.log")]))
-        return LaunchError(f"{what}: {meaning}\n{logs}".rstrip() if meaning else f"{what}\n{logs}".rstrip())
+        return job.failure(what, meaning, said, job.quote(self.logs / "controller.log"))
 
     def listens(self) -> bool:
         """Whether the controller listens: it has written its connection file."""
@@ -230,8 +232,8 @@ class Startup:
         """Write down that the cluster runs."""
         if self.job is not None and self.job is not self._home:
             self.job.forget()  # from here on the controller asks, when engines go
-        ours = process.marked(self.record.mark)
-        self.record = self.record.changed(state="running", memory=memory.mapped(ours))
+        shared = {self.mark: memory.mapped(process.marked(self.mark))}
+        self.record = self.record.changed(state="running", memory=shared)
 
     def detach(self) -> None:
         """Let the cluster live on when we end."""
@@ -291,16 +293,19 @@ def end(
         if mine and found is not None and found.state == "running":
             what = found  # its engines may have been restarted meanwhile
         if mine and what.state == "starting":
-            what = what.changed_at_the_end(memory=memory.mapped(process.marked(what.mark)))
+            shared = {**what.memory, what.mark: memory.mapped(process.marked(what.mark))}
+            what = what.changed_at_the_end(memory=shared)
         asked = mine and polite > 0 and controller is not None and controller.alive()
-        if what.jobs and polite <= 0:
-            jobs.cancel(what.jobs)
-        if asked and controller is not None:
-            what.changed_at_the_end(state="stopping")
-            process.send([controller], signal.SIGTERM)
-        for child in children:
-            child.drop_leash()
-        process.end(what.processes, what.mark, children, polite=polite + _LEEWAY if asked else 0.0)
+        try:
+            if what.jobs and polite <= 0:
+                jobs.cancel(what.jobs)
+        finally:  # the scheduler may refuse
+            if asked and controller is not None:
+                what.changed_at_the_end(state="stopping")
+                process.send([controller], signal.SIGTERM)
+            for child in children:
+                child.drop_leash()
+            process.end(what.processes, what.mark, children, polite=polite + _LEEWAY if asked else 0.0)
         if what.jobs and polite > 0:
             jobs.cancel(what.jobs, patience=polite)
         try:

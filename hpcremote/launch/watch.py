@@ -80,7 +80,6 @@ class Watch:
         self._tell = tell
         self._given_up = given_up
         self._began = self._clock = time.monotonic()
-        self._wanted = begun.before + begun.n
         self._seen = Progress("launch", -1, begun.n, 0.0)
         self._counts: tuple[int, ...] = (0, 0, 0)
 
@@ -121,18 +120,27 @@ class Watch:
         if controller is None:
             self._given_up.wait(_LOOK_AGAIN)
         else:
-            controller.wait(lambda: len(controller.engines) >= self._wanted, _ASK_AGAIN)
+            here = len(controller.engines)
+            controller.wait(lambda: len(controller.engines) != here, _ASK_AGAIN)
 
     def _look(self, controller: Controller) -> bool:
         """Tell how far it is; return whether all are there."""
-        if len(controller.engines) >= self._wanted:
+        registered = self._registered(controller)
+        if registered >= self._begun.n:
             self._report((self._begun.n,) * 3)
             return True
         info = controller.query("info")
         if failed := self._new(info["failed"]):
             raise self._failed(failed)
-        self._report(tuple(max(0, count - self._begun.before) for count in reached(info)))
+        self._report(reached(info["starting"], registered))
         return False
+
+    def _registered(self, controller: Controller) -> int:
+        """Return how many of these engines are there: those of other sets may come and go meanwhile."""
+        if len(controller.engines) < self._begun.n:
+            return 0  # a set comes as a whole
+        marks = controller.query("marks")
+        return sum(marks.get(one.set_id) == self._begun.mark for one in controller.engines.values())
 
     def _report(self, counts: tuple[int, ...]) -> None:
         self._counts = counts
@@ -207,9 +215,6 @@ class Watch:
         return trouble
 
 
-def reached(info: Mapping[str, Any]) -> tuple[int, int, int]:
-    """Return how many engines came up, are through MPI_Init, are registered, from ``info``."""
-    registered = int(info["engines"])
-    joined = int(info["starting"].get("joined", 0))
-    total = registered + sum(map(int, info["starting"].values()))
-    return total, registered + joined, registered
+def reached(starting: Mapping[str, int], registered: int) -> tuple[int, int, int]:
+    """Return how many engines came up, are through MPI_Init, are registered."""
+    return registered + sum(starting.values()), registered + starting.get("joined", 0), registered

@@ -53,6 +53,21 @@ def answers(bench: Bench, client: str) -> list[tuple[int, str, str]]:
     return [(a.request, a.data, a.error) for a in bench.got(client, m.Answer)]  # type: ignore[attr-defined]
 
 
+# ---------------------------------------------------------------- whose processes they are
+
+
+def test_a_set_is_known_by_its_own_mark_and_not_by_that_of_one_that_had_its_ids(bench: Bench) -> None:
+    client = bench.client("c")
+    for number in (1, 2, 3):
+        names = join(bench, f"s{number}", 2, mark=f"{MARK}.{number}")
+        assert came(bench, client) == [0, 1]
+        if number < 3:
+            lose(bench, names)
+    bench.say(client, m.Query(1, "marks"))
+    ((_, data, _),) = answers(bench, client)
+    assert json.loads(data) == {f"s{number}": f"{MARK}.{number}" for number in (1, 2, 3)}
+
+
 # ---------------------------------------------------------------- restarting
 
 

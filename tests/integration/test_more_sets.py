@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import hpcremote
 from hpcremote.errors import LaunchError
-from hpcremote.launch import process, record
+from hpcremote.launch import job, process, record
 from tests.integration.support import eventually
 
 pytestmark = pytest.mark.timeout(120)
@@ -95,6 +97,70 @@ def test_the_first_set_can_be_ended_too(cluster: hpcremote.Cluster) -> None:
         cluster.stop_engines(0)
         assert rc.link.wait(lambda: rc.ids == [2], SOON)
         assert rc[2].apply_sync(pow, 2, 3) == 8
+
+
+def map_file(path: str) -> None:
+    import builtins
+    import mmap
+
+    with open(path, "wb+") as file:
+        file.truncate(4096)
+        builtins.kept = mmap.mmap(file.fileno(), 4096)  # type: ignore[attr-defined]
+
+
+@pytest.mark.mpi
+def test_a_set_has_its_own_shared_memory_and_a_users_file_is_none_of_it(cluster: hpcremote.Cluster) -> None:
+    theirs = Path(f"/dev/shm/hpcremote-test-{os.getpid()}")
+    folder = cluster._startup.record.folder  # type: ignore[union-attr]
+
+    def noted() -> dict[str, tuple[str, ...]]:
+        found = record.read(folder)
+        assert found is not None
+        return {mark.partition(".")[2]: paths for mark, paths in found.memory.items()}
+
+    try:
+        with cluster.connect_client() as rc:
+            first = noted()["1"]
+            rc[0].apply_sync(map_file, str(theirs))
+            cluster.start_engines(2)
+            assert rc.link.wait(lambda: len(rc) == 4, SOON)
+            former = noted()["2"]
+            assert former  # MPICH's ranks of one host share some
+            rc.set(1).restart(SOON)
+            after = noted()
+            assert after["1"] == first
+            assert all(os.path.exists(path) for path in first)
+            assert set(after["2"]).isdisjoint({*former, *first, str(theirs)})
+            assert not any(os.path.exists(path) for path in former)
+            for pid in pids(rc, 2, 3):  # what they leave is removed with their set
+                os.kill(pid, signal.SIGKILL)
+            cluster.stop_engines(1)
+            assert noted().keys() == {"1"}
+            assert not any(os.path.exists(path) for path in after["2"])
+        cluster.stop()
+        assert theirs.exists()
+    finally:
+        theirs.unlink(missing_ok=True)
+
+
+def test_of_a_set_that_cannot_be_started_whole_nothing_is_left(
+    session_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = hpcremote.Cluster(n=1, profile="local", cluster_id="grows")
+    with made as rc:
+        real, begun = job.Child, []
+
+        def fails(*words: Any, **options: Any) -> process.Child:
+            if begun:
+                raise LaunchError("cannot start it: Resource temporarily unavailable")
+            begun.append(real(*words, **options))
+            return begun[0]
+
+        monkeypatch.setattr(job, "Child", fails)
+        with pytest.raises(LaunchError, match="temporarily unavailable"):
+            made.start_engines(2)
+        assert not begun[0].process.alive()
+        assert rc.link.wait(lambda: rc.ids == [0], SOON)
 
 
 @pytest.mark.mpi

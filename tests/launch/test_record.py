@@ -183,6 +183,40 @@ def test_a_full_disk_keeps_no_cluster_from_being_ended(sleeper):
     assert record.read(made.folder) is None
 
 
+def test_of_a_named_cluster_that_has_ended_only_logs_stay():
+    made = claimed().with_memory("m.1", ("/dev/shm/no-such-file",))
+    for name in ("job.sh", "job-2.sh", "controller.sh", record.AGAIN):
+        files.write_private(made.folder / name, b"export SECRET=x")
+    record.forget(made)
+    left = {path.name for path in made.folder.iterdir() if path.is_file()}
+    assert left <= {".lock"}
+    assert (made.folder / "logs").is_dir()
+
+
+def test_a_lock_that_was_let_go_is_free_even_if_a_child_has_it_open():
+    folder = claimed().folder
+    with record.locked(folder):
+        lock = next(fd for fd in map(int, os.listdir("/proc/self/fd")) if _path(fd).endswith("/.lock"))
+        child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=[lock])
+    try:
+        with record.locked(folder):
+            pass
+    finally:
+        child.communicate(b"\n")
+
+
+def _path(descriptor: int) -> str:
+    try:
+        return os.readlink(f"/proc/self/fd/{descriptor}")
+    except FileNotFoundError:  # that of the list itself
+        return ""
+
+
+def test_a_lock_makes_no_folder(tmp_path):
+    with record.locked(tmp_path / "gone"):
+        assert not (tmp_path / "gone").exists()
+
+
 def test_sweeping_follows_no_path_that_a_file_names(tmp_path):
     precious = tmp_path / "precious"
     precious.mkdir()

@@ -14,10 +14,14 @@ from hpcremote.launch import text
 from hpcremote.launch.batch import reading
 from hpcremote.launch.batch.reading import End, Seen
 from hpcremote.launch.batch.scheduler import Scheduler
-from hpcremote.launch.process import how_it_ended
+from hpcremote.launch.job import JOB, REPLACES
+from hpcremote.launch.process import MARK, how_it_ended
 
 #: Seconds that a scheduler has to answer: busy ones take long, and are not asked more often for that.
 PATIENCE = 60.0
+#: What says to which set a process of the cluster belongs. A job inherits the environment of the command that
+#: submits it, and that is often run by the controller, which may be in another set's job.
+_OURS = (MARK, JOB, REPLACES)
 
 
 class Said(NamedTuple):
@@ -46,6 +50,7 @@ def run(words: Sequence[str], stdin: str = "") -> Said:
             capture_output=True,
             timeout=PATIENCE,
             check=False,
+            env={name: value for name, value in os.environ.items() if name not in _OURS},
             start_new_session=True,  # Ctrl-C is for us: what the scheduler has begun it shall finish
         )
     except subprocess.TimeoutExpired:

@@ -20,8 +20,6 @@ from hpcremote.launch.process import MARK, of_set
 from hpcremote.launch.spec import Launcher
 from hpcremote.profile import Profile
 
-#: The file by which the controller tells the script of its job to start the ranks once more.
-AGAIN = "again"
 #: The file that the controller's output goes to.
 CONTROLLER_LOG = "controller.log"
 #: Seconds: who waits for the start, or stops the cluster, ends the job before.
@@ -97,7 +95,7 @@ def draft(  # noqa: PLR0913 - facts about one job
         "controller_log": str(record.log_folder(folder) / CONTROLLER_LOG),
         "if_controller": "" if controller else None,
         "if_no_controller": None if controller else "",
-        "again": str(folder / AGAIN) if controller else None,
+        "again": str(folder / record.AGAIN) if controller else None,
         "probe": None if controller else (python, *_probe(profile, folder)),
         "if_probe": None if controller else "",
         "ranks": (python, *_ranks(profile, n, folder)),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from pathlib import Path
 
 from hpcremote import files
+from hpcremote.errors import AlreadyRunning
 from hpcremote.launch import catalog, record
 from hpcremote.launch.batch import commands, poller, triage
 from hpcremote.launch.batch.reading import Seen, written
@@ -66,8 +68,8 @@ class Inquirer:
         return end.after(f"{job} has ended")
 
     def _note(self, job: Submitted, ended: str) -> None:
-        """Write down how a job ended: schedulers forget."""
-        with record.locked(self._folder, _PATIENCE):
+        """Write down how a job ended: schedulers forget. Who asked is told in any case."""
+        with contextlib.suppress(AlreadyRunning), record.locked(self._folder, _PATIENCE):
             found = record.read(self._folder)
             if found is not None:
                 jobs = (dataclasses.replace(one, ended=ended) if one == job else one for one in found.jobs)

@@ -112,7 +112,10 @@ def explain(state: State) -> str:
     """Return what a job that has ended wrote about why, and the remedy if one is known."""
     if not state.over:
         return ""
-    hints = [*catalog.load(state.job.launcher).hints, *catalog.scheduler(state.job.scheduler).hints]
+    try:
+        hints = [*catalog.load(state.job.launcher).hints, *catalog.scheduler(state.job.scheduler).hints]
+    except HPCRemoteError:  # its file is gone
+        return ""
     output = read_tail(Path(state.job.log))
     values: text.Values = {
         "n": state.job.n,

@@ -17,15 +17,14 @@ from hpcremote.launch.batch import jobs
 from hpcremote.launch.batch.draft import draft
 from hpcremote.launch.batch.submission import Submission
 from hpcremote.launch.job import REPLACES
-
-#: Seconds to wait for somebody else who starts or stops the cluster.
-_PATIENCE = 5.0
+from hpcremote.launch.process import of_set
 
 
 class More(Adding):
     """One more engine set that is a job."""
 
     job: Submission | None
+    _key = ""
 
     def launch(self, replaces: str = "") -> None:
         """Submit the job; *replaces* is the set that it comes instead of.
@@ -33,34 +32,43 @@ class More(Adding):
         Raises:
             LaunchError: the cluster does not run, or the scheduler refuses.
         """
-        with record.locked(self.folder, _PATIENCE):
+        with record.locked(self.folder, record.PATIENCE):
             found = self._found()
             if not self.profile.scheduler:
                 raise LaunchError(
                     f"profile {self.profile.name!r} names no scheduler: its engines are no jobs that a next "
                     "one could take the place of"
                 )
+            number = _next(found)
+            self.mark = of_set(found.mark, number)
             self.job = Submission(
                 draft(
                     self.profile,
                     self.n,
                     self.folder,
                     found.mark,
-                    number=_next(found),
+                    number=number,
                     cwd=found.cwd,
                     more={REPLACES: replaces} if replaces else None,
                 ),
                 lambda submitted: self._note(found, submitted),
             )
 
-    @staticmethod
-    def _note(found: record.Record, submitted: record.Submitted) -> None:
+    def _note(self, found: record.Record, submitted: record.Submitted) -> None:
+        self._key = submitted.set  # also if who waits for it is interrupted: it is there
         found.changed(jobs=(*found.jobs, submitted))
+
+    def ready(self) -> None:
+        """Its engines have just registered: from here on the controller asks, when they go."""
+        if self.job is not None:
+            self.job.forget()
 
     def abandon(self) -> None:
         """End the job: its engines are not wanted any more."""
         if self.job is not None:
-            end(self.folder, self.job.job.set)
+            self.job.forget()
+        if self._key:
+            end(self.folder, self._key)
 
 
 def _next(found: record.Record) -> int:
@@ -86,17 +94,17 @@ def check_apart(folder: Path, job_key: str) -> None:
 
 
 def end(folder: Path, job_key: str) -> None:
-    """End one of a cluster's jobs, and make sure of it.
+    """End one of a cluster's jobs, if it is there still, and make sure of it.
 
     Raises:
-        LaunchError: there is no such job, or it cannot be ended.
+        LaunchError: it cannot be ended.
     """
     found = record.read(folder)
     job = next((one for one in found.jobs if one.set == job_key), None) if found else None
     if job is None:
-        raise LaunchError(f"the cluster in {folder} has no job {job_key!r}")
+        return  # somebody else has ended it, with the cluster perhaps
     jobs.cancel([job])
-    with record.locked(folder, _PATIENCE):
+    with record.locked(folder, record.PATIENCE):
         found = record.read(folder)
         if found is not None:
             found.changed(jobs=tuple(one for one in found.jobs if one.id != job.id))
