@@ -4,6 +4,7 @@
 
     ranks announced ─▶ found() ─┐
     a process ended ─▶ ended() ─┼─▶ messages to the controller
+    signal sent ─▶ signalled() ─┤
     /proc looked at ─▶ states() ┘
     connection made anew ─▶ introduction()
 """
@@ -53,6 +54,10 @@ class Agent:
         if self._watched.pop(uid, None) is None:
             return []
         return [m.Exited(uid, cause, output)]
+
+    def signalled(self, number: int, job: str, jobs: Mapping[str, str]) -> list[m.AnyMessage]:
+        """The agent was sent a signal, in a batch *job*: so were the ranks in it, not those in others."""
+        return [m.Warned([uid for uid in self._watched if jobs.get(uid) == job], number)]
 
     def states(self, seen: Mapping[str, str]) -> list[m.AnyMessage]:
         """Take in the kernel's letters for the ranks' states; what is odd twice running is said, once."""

@@ -33,7 +33,7 @@ from hpcremote.net.transport import Transport
 from hpcremote.wire import messages as m
 from hpcremote.wire.frames import pack, unpack
 from hpcremote.wire.lanes import is_bundle
-from hpcremote.wire.walltime import WARNINGS
+from hpcremote.wire.walltime import WARNINGS, job_of
 
 _log = logging.getLogger("hpcremote.agent")
 
@@ -80,8 +80,9 @@ class Server:
             self._relay.open()
 
     def signalled(self, number: int) -> None:
-        """This process was sent a signal, as all of the job were."""
-        self._said.append(m.Warned(list(self._watched), number))
+        """This process was sent a signal, as all of its batch job were."""
+        jobs = {uid: one.rank.job for uid, one in self._watched.items()}
+        self._said += self._machine.signalled(number, job_of(os.environ), jobs)
         self._node.ring()
 
     def run(self) -> None:

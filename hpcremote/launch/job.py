@@ -20,12 +20,8 @@ from hpcremote.launch import hosts, mpi, process, remote, text
 from hpcremote.launch.process import MARK, Child, Process, how_it_ended
 from hpcremote.launch.spec import Launcher, Program
 from hpcremote.profile import Profile
+from hpcremote.wire.walltime import job_of
 
-#: Set by batch systems inside a job: there the slots are counted.
-_BATCH = (
-    *("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID", "COBALT_JOBID", "OAR_JOB_ID"),
-    *("FLUX_JOB_ID", "FLUX_BATCH_JOB_ID", "CONDOR_JOB_ID"),
-)
 _TAIL = 30
 #: Names to an engine the set in whose place its own is started.
 REPLACES = "HPCREMOTE_REPLACES"
@@ -44,7 +40,7 @@ def check_room(profile: Profile, n: int) -> None:
     if profile.hosts:
         hosts.deal(profile.hosts, n)
         return
-    if profile.mpiexec_args or any(name in os.environ for name in _BATCH):
+    if profile.mpiexec_args or job_of(os.environ):  # a batch system counts the slots
         return
     cores = len(os.sched_getaffinity(0))
     most = profile.max_ranks_per_core * cores
@@ -217,7 +213,7 @@ def _values(
         "export": sorted({*ours, "PYTHONPATH", "HPCREMOTE_LOG_LEVEL", *profile.environment} & env.keys()),
         "threads_per_rank": profile.threads_per_rank,
         "if_root": "" if os.geteuid() == 0 else None,
-        "if_spare": None if profile.hosts or any(name in env for name in _BATCH) else "",
+        "if_spare": None if profile.hosts or job_of(env) else "",
     }
 
 

@@ -24,6 +24,7 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 from zlib import crc32
@@ -31,6 +32,7 @@ from zlib import crc32
 from hpcremote import files
 from hpcremote.connection import Connection
 from hpcremote.ids import is_uid
+from hpcremote.wire.walltime import job_of
 
 _log = logging.getLogger("hpcremote")
 
@@ -47,7 +49,7 @@ class Rank(NamedTuple):
     """A process that is watched.
 
     ``started``: as :func:`hpcremote.files.process_start` has it. ``lent``: it is a program's own, which goes
-    on when it is withdrawn.
+    on when it is withdrawn. ``job``: the batch job that it is in.
     """
 
     uid: str
@@ -55,6 +57,7 @@ class Rank(NamedTuple):
     started: int
     words: str
     lent: bool = False
+    job: str = ""
 
     def file(self, suffix: str) -> Path:
         """Return the file that it leaves words in: ``out``, ``err`` or ``stacks``."""
@@ -183,10 +186,20 @@ class Node:
                 *((os.POSIX_SPAWN_CLOSE, fd) for fd in _inherited() if fd > LOCK_FD),
             ]
             words = [sys.executable, "-m", "hpcremote", "agent", "--file", "-", "--lock", str(LOCK_FD)]
-            return os.posix_spawn(sys.executable, words, os.environ, file_actions=actions, setsigmask=())
+            env = _of_all_sets(os.environ)
+            return os.posix_spawn(sys.executable, words, env, file_actions=actions, setsigmask=())
         finally:
             for fd in (end, log, *high):
                 os.close(fd)
+
+
+def _of_all_sets(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of an agent: it watches the ranks of all sets, and does not end with one.
+
+    The mark of a set begins with that of its cluster: ``mark.2``.
+    """
+    mark = environ.get("HPCREMOTE_MARK", "")
+    return {**environ, "HPCREMOTE_MARK": mark.partition(".")[0]} if mark else dict(environ)
 
 
 def _inherited() -> list[int]:
@@ -208,4 +221,4 @@ def _reap(pid: int) -> None:
 
 def this_rank(uid: str, words: str, *, lent: bool = False) -> Rank:
     """Return what identifies this process."""
-    return Rank(uid, os.getpid(), files.process_start(os.getpid()) or 0, words, lent)
+    return Rank(uid, os.getpid(), files.process_start(os.getpid()) or 0, words, lent, job_of(os.environ))

@@ -19,7 +19,10 @@ ENDS = "HPCREMOTE_ENDS"
 #: Newer Slurms say so themselves (22.05 does not).
 _TIMES = (ENDS, "SLURM_JOB_END_TIME")
 #: Set by batch systems inside a job.
-BATCH = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID", "FLUX_JOB_ID", "COBALT_JOBID", "OAR_JOB_ID")
+BATCH = (
+    *("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID", "COBALT_JOBID", "OAR_JOB_ID"),
+    *("FLUX_JOB_ID", "FLUX_BATCH_JOB_ID", "CONDOR_JOB_ID"),
+)
 #: Signals by which batch systems say that they are about to end a job, and those after which they do.
 WARNINGS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU, signal.SIGTERM)
 FINAL = (signal.SIGXCPU, signal.SIGTERM)
@@ -29,6 +32,11 @@ _CLOCK = re.compile(r"(?:(?P<days>\d+)-)?(?:(?:(?P<hours>\d+):)?(?P<minutes>\d+)
 def in_job(environ: Mapping[str, str]) -> bool:
     """Say whether this is inside a batch job."""
     return any(environ.get(name) for name in (*BATCH, ENDS))
+
+
+def job_of(environ: Mapping[str, str]) -> str:
+    """Return what names the batch job that this is inside of, or ""."""
+    return next((f"{name}={environ[name]}" for name in BATCH if environ.get(name)), "")
 
 
 def known(environ: Mapping[str, str], now: float) -> float | None:

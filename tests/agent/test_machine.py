@@ -42,3 +42,9 @@ def test_a_new_connection_is_told_everything():
     for _ in range(2):
         machine.states({"b": "T"})
     assert machine.introduction() == [m.Attend("node7", 5, m.PROTOCOL, ["a", "b"]), m.Noticed("b", "T")]
+
+
+def test_a_signal_to_the_agent_was_one_to_the_ranks_of_its_own_batch_job():
+    machine = agent("a", "b", "c")
+    jobs = {"a": "SLURM_JOB_ID=7", "b": "SLURM_JOB_ID=8", "c": "SLURM_JOB_ID=7", "new": "SLURM_JOB_ID=7"}
+    assert machine.signalled(15, "SLURM_JOB_ID=7", jobs) == [m.Warned(["a", "c"], 15)]

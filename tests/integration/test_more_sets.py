@@ -164,6 +164,28 @@ def test_of_a_set_that_cannot_be_started_whole_nothing_is_left(
 
 
 @pytest.mark.mpi
+def test_in_a_batch_job_one_set_ends_and_the_others_do_not(
+    session_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The agent of a node watches the ranks of all sets: it does not end with that which came first."""
+    monkeypatch.setenv("COBALT_JOBID", "7")
+    made = hpcremote.Cluster(n=1, profile="mpi", cluster_id="grows")
+    with made as rc:
+        found = record.read(made._startup.record.folder)  # type: ignore[union-attr]
+        assert found is not None
+        made.start_engines(1)
+        (agent,) = [one for one in process.marked(found.mark) if b"agent" in words_of(one.pid)]
+        made.stop_engines(0)
+        assert rc.link.wait(lambda: rc.ids == [1], SOON)
+        assert agent.alive()
+        assert rc[1].apply_sync(pow, 2, 3) == 8
+
+
+def words_of(pid: int) -> list[bytes]:
+    return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+
+
+@pytest.mark.mpi
 def test_a_set_that_does_not_start_leaves_the_others(cluster: hpcremote.Cluster) -> None:
     broken = hpcremote.Cluster(profile="mpi", cluster_id="grows", python="/bin/false", n=2)
     with cluster.connect_client() as rc:

@@ -11,6 +11,7 @@ from hpcremote import profile
 from hpcremote.errors import LaunchError
 from hpcremote.launch import catalog, job, process
 from hpcremote.launch.process import MARK
+from hpcremote.wire import walltime
 
 ENGINE = ["py", "-m", "engine"]
 SAYS = {
@@ -23,7 +24,7 @@ SAYS = {
 @pytest.fixture(autouse=True)
 def home(tmp_path, monkeypatch):
     monkeypatch.setenv("HPCREMOTE_DIR", str(tmp_path / "home"))
-    for name in job._BATCH:
+    for name in walltime.BATCH:
         monkeypatch.delenv(name, raising=False)
 
 
@@ -176,3 +177,11 @@ def test_hosts_and_the_ssh_to_them(plan, monkeypatch):
     assert scripts[0].startswith("cd /w || exit 1\n")
     with pytest.raises(LaunchError, match="launcher ssh needs hosts: in profile local"):
         job.plan(catalog.load("ssh"), profile.load("local", {"launcher": "ssh"}), 1, ENGINE, "a-mark")
+
+
+@pytest.mark.parametrize("name", ["CONDOR_JOB_ID", "FLUX_BATCH_JOB_ID", "PBS_JOBID"])
+def test_every_batch_system_is_one_for_slots_and_for_the_end_of_the_job(name, monkeypatch):
+    assert walltime.in_job({name: "7"})
+    assert walltime.job_of({name: "7"}) == f"{name}=7"
+    monkeypatch.setenv(name, "7")
+    job.check_room(profile.Profile("p", max_ranks_per_core=1), 100_000)
