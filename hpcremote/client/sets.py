@@ -40,17 +40,16 @@ class EngineSet(DirectView):
         number: its place among the sets.
         base: its lowest id.
         size: how many engines it has when it is whole.
-        told: what the controller says of a set that has ended.
+        told: its name, as "set", and what else the controller says of it if it has ended.
     """
 
-    def __init__(
-        self, client: Client, number: int, base: int, size: int, told: dict[str, Any] | None = None
-    ) -> None:
+    def __init__(self, client: Client, number: int, base: int, size: int, told: dict[str, Any]) -> None:
         self._number = number
         self._ids = range(base, base + size)
-        self._told = told or {}
+        self._told = told
         super().__init__(client, "all")
-        self._frozen = tuple(self._ids) if told else tuple(info.id for info in self._infos())
+        ended = "cause" in told
+        self._frozen = tuple(self._ids) if ended else tuple(info.id for info in self._infos())
         self._infos()
 
     # ------------------------------------------------------------ what it is
@@ -205,9 +204,9 @@ class Sets:
     @property
     def engine_sets(self) -> list[EngineSet]:
         """The engine sets by their lowest id; with those that have ended, as long as their ids are free."""
-        found: dict[int, tuple[int, dict[str, Any] | None]] = {}
-        for info in self._engines().values():
-            found.setdefault(base_of(info), (info.size, None))
+        found: dict[int, tuple[int, dict[str, Any]]] = {}
+        for info in self._engines().values():  # it may have gone when it is looked at
+            found.setdefault(base_of(info), (info.size, {"set": info.set_id}))
         for row in self.link.query("ended sets"):
             found.setdefault(row["base"], (row["size"], row))
         return [
