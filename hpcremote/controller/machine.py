@@ -289,7 +289,7 @@ class Controller:
         self.walltime.announced(first.set_id)
 
     def _leaving(self, peer: Peer, leaving: m.Leaving, _frames: Sequence[Frame]) -> None:
-        self.roster.leaving(peer, leaving.cause)
+        self.roster.leaving(peer, leaving.cause, self._actions.now if leaving.all else None)
 
     # ------------------------------------------------------------ departures
 

@@ -307,10 +307,15 @@ class Roster:
 
     # ------------------------------------------------------------ going
 
-    def leaving(self, peer: Peer, cause: str) -> None:
-        """An engine said that it ends, and why."""
+    def leaving(self, peer: Peer, cause: str, all_at: float | None = None) -> None:
+        """An engine said that it ends, and why; *all_at*: when it said so, if that ends its whole set.
+
+        Others of the set may be seen to end before it is, and none of them is the reason.
+        """
         if engine := self._by_peer.get(peer):
             engine.leaving = engine.leaving or cause
+            if all_at is not None and (group := self._sets.get(engine.info.set_id)):
+                group.first_death = all_at, m.Gone(engine.info.id, engine.info.uid, engine.leaving)
         elif newcomer := self._newcomers.pop(peer, None):
             self._fail(peer, newcomer, cause)
 

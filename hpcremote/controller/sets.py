@@ -29,7 +29,7 @@ class Set:
     """An engine set: one MPI job, or one engine without MPI.
 
     Attributes:
-        first_death: when the first of its engines ended, and how.
+        first_death: when the first of its engines ended, or said that it ends them all, and how.
         mark: what its processes carry in their environment if hpcremote started them.
         replaces: the set in whose place it was started.
         job: which of the cluster's jobs it belongs to, if a batch system runs it.

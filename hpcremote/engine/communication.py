@@ -13,9 +13,11 @@ class Communication(Protocol):
 
     Attributes:
         renewed: called when a renewal or spares are done, with its number and what went wrong ("": nothing).
+        aborting: called before MPI_Abort, with its error code.
     """
 
     renewed: Callable[[int, str], None]
+    aborting: Callable[[int], None]
 
     # ------------------------------------------------------------ the main thread
 

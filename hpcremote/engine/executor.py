@@ -85,6 +85,7 @@ class Executor:
         self._mpi = self._machine.mpi
         if self._mpi is not None:
             self._mpi.renewed = self._renewed
+            self._mpi.aborting = self._aborting
 
     # ------------------------------------------------------------ for functions that users call (``here``)
 
@@ -202,6 +203,11 @@ class Executor:
         assert self._link is not None  # noqa: S101
         part, frames = to_part([capture(LaunchError(problem))]) if problem else to_part(dump_result(None))
         self._link.post((m.Done(seq, "error" if problem else "ok", part), frames))
+
+    def _aborting(self, code: int) -> None:
+        """The user's code ends the whole MPI job."""
+        assert self._link is not None  # noqa: S101
+        self._link.send([(m.Leaving(f"it called MPI_Abort({code})", True), ())])
 
     def _on_sigint(self, _signum: int, _frame: object) -> None:
         """Interrupt the user's code, and nothing else; a client's wish concerns one run only."""

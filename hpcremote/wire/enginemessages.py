@@ -88,9 +88,10 @@ class Hook(Message, tag="hook"):
 
 
 class Leaving(Message, tag="leaving"):
-    """The engine ends on purpose, and why."""
+    """The engine ends on purpose, and why; with ``all`` its whole MPI job, by what it does."""
 
     cause: str
+    all: bool = False
 
 
 # ---------------------------------------------------------------- controller → engine

@@ -152,6 +152,18 @@ def test_of_ranks_that_die_alike_in_one_moment_none_is_called_the_first(bench: B
     assert told[2] == "aborted (SIGABRT), after engine 1 of the same MPI job: killed by SIGKILL"
 
 
+def test_who_said_that_it_ends_all_ranks_is_the_first_whoever_is_seen_to_end_before(bench: Bench) -> None:
+    client = bench.client("c")
+    names = bench.engines(3)
+    bench.say(client, call(1, [0, 1, 2]))
+    bench.say(names[2], m.Leaving("it called MPI_Abort(7)", True))
+    for number in (1, 2, 0):
+        bench.feed(Lost(names[number], "killed by SIGKILL"))
+    told = {result.engine: result.err for result in bench.got(client, m.Result)}
+    after = "killed by SIGKILL, after engine 2 of the same MPI job: it called MPI_Abort(7)"
+    assert told == {0: after, 1: after, 2: "it called MPI_Abort(7)"}
+
+
 def test_a_call_to_an_engine_that_is_gone_is_answered_at_once(bench: Bench) -> None:
     client = bench.client("c")
     names = bench.engines(1)

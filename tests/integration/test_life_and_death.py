@@ -145,6 +145,26 @@ def test_a_rank_that_dies_and_what_becomes_of_the_others(
         rc[0]
 
 
+@pytest.mark.openmpi
+def test_the_rank_that_called_mpi_abort_is_named(start: Callable[..., Running]) -> None:
+    def give_up() -> None:
+        from mpi4py import MPI
+
+        if MPI.COMM_WORLD.rank == 2:
+            MPI.COMM_WORLD.Abort(7)
+        MPI.COMM_WORLD.Barrier()
+
+    running = start(n=4, profile="mpi")
+    result = running.rc[:].apply_async(give_up)
+    with pytest.raises(hpcremote.CompositeError) as caught:
+        result.get(PATIENCE)
+    causes = [error.cause for error in caught.value.errors]
+    assert causes[2] == "it called MPI_Abort(7)"
+    for cause in (causes[0], causes[1], causes[3]):
+        assert cause.endswith("after engine 2 of the same MPI job: it called MPI_Abort(7)")
+    assert "engine 2 of the same MPI job: it called MPI_Abort(7)" in str(caught.value).partition("\n")[0]
+
+
 def test_a_rank_that_dies_while_all_are_in_a_collective(
     start: Callable[..., Running], notebook: Notebook
 ) -> None:

@@ -52,7 +52,7 @@ SAMPLES: list[m.AnyMessage] = [
     m.Print(12, 1, "hello\n"),
     m.Lacking(12, b"d" * 16),
     m.Hook(300.0),
-    m.Leaving("stopped: a client asked for it"),
+    m.Leaving("stopped: a client asked for it", True),
     m.Joined(3, "c1", "/dev/shm/x"),
     m.Run(12, "apply", b"d" * 16, SMALL, True, [0, 3]),
     m.Given(b"d" * 16, b"code"),

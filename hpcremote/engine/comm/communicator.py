@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from mpi4py import MPI
 
@@ -24,6 +24,11 @@ class Comm(Points, Collectives, Objects, Posts, Derive):
     def __new__(cls, comm: MPI.Comm | None = None) -> Self:
         """Make one; ``type(comm)(comm)`` is *comm*, as there must be no second one that nobody renews."""
         return comm if isinstance(comm, cls) else MPI.Intracomm.__new__(cls, comm)
+
+    def Abort(self, errorcode: int = 0) -> NoReturn:  # noqa: N802 - mpi4py's name
+        """See mpi4py; it is said before, since all ranks end by it, others perhaps before this one."""
+        self.watch.abort(errorcode)
+        super().Abort(errorcode)
 
     def __reduce__(self) -> str | tuple[Any, ...]:
         if self.label == "COMM_WORLD":

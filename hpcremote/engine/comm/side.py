@@ -37,12 +37,15 @@ class Side:
 
     Attributes:
         renewed: see there.
+        aborting: likewise.
     """
 
     def __init__(self, world: World, rank: int, size: int) -> None:
         self.renewed: Callable[[int, str], None] = lambda seq, problem: None
+        self.aborting: Callable[[int], None] = lambda code: None
         self._world = world
         world.on_gate(self._pass)
+        world.on_abort(self._abort)
         self._rank = rank
         self._size = size
         self._base = 0
@@ -123,6 +126,9 @@ class Side:
         if waiting is None:
             return dump(Note(steps=steps))
         return dump(Note(waiting.operation, waiting.filename, waiting.lineno, steps, waiting.comm))
+
+    def _abort(self, code: int) -> None:
+        self.aborting(code)
 
     # ------------------------------------------------------------ the gate
 

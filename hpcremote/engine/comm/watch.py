@@ -70,6 +70,7 @@ class Watch(Bell):
         families: of all communicators that the call has used.
         gate: called where the alarm is ``GATE``, with whether an operation has begun; says whether
             communicators that the call has used were made anew.
+        abort: called before MPI_Abort, with its error code.
         left: requests that nobody waits for any more.
     """
 
@@ -80,6 +81,7 @@ class Watch(Bell):
         self.family: object = None
         self.families: list[object] = []
         self.gate: Callable[[bool], bool] = lambda inside: False
+        self.abort: Callable[[int], None] = lambda code: None
         self.seq = -1
         self._aside: Aside | None = None
         self.running = False

@@ -106,6 +106,10 @@ class World:
         """Have *gate* called before a call communicates while the gate is shut (see ``Watch.gate``)."""
         self._watch.gate = gate
 
+    def on_abort(self, abort: Callable[[int], None]) -> None:
+        """Have *abort* called before one of our communicators calls MPI_Abort, with the error code."""
+        self._watch.abort = abort
+
     def set_gate(self, shut: bool) -> None:
         """Shut the gate, or open it; any thread."""
         self._watch.set_gate(shut)
