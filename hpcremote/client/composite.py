@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from hpcremote.errors import (
     CollectiveError,
     CompositeError,
+    EngineError,
     NotConnected,
     NotEnoughTime,
     Released,
@@ -35,7 +36,7 @@ def composite(
         return first
     released = [engine for engine, error in errors if isinstance(error, Released)]
     kinds: dict[str, list[int]] = {}
-    for engine, error in errors:
+    for engine, error in sorted(errors, key=lambda one: _is_aftermath(one[1])):
         if engine in released:
             continue
         kinds.setdefault(_title(engine, error), []).append(engine)
@@ -51,6 +52,11 @@ def composite(
         engines = [engine for engine, _ in errors]
         return CollectiveError(message + waited, [error for _, error in errors], engines, finished)
     return CompositeError(message, [error for _, error in errors])
+
+
+def _is_aftermath(error: BaseException) -> bool:
+    """Say whether an engine ended because another one had: that one is told first."""
+    return isinstance(error, EngineError) and " of the same MPI job: " in error.cause
 
 
 def _title(engine: int, error: BaseException) -> str:

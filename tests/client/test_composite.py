@@ -55,3 +55,18 @@ def test_errors_that_are_no_remote_errors_are_told_too() -> None:
     error = composite("f", [(1, dead)], 2)
     assert isinstance(error, CompositeError)
     assert "EngineError(engine 1 ended: killed) on engine 1" in str(error)
+
+
+def test_an_engine_that_took_the_others_along_comes_first() -> None:
+    after = "killed by SIGKILL, after engine 4 of the same MPI job: it called MPI_Abort(7)"
+    causes = [after] * 4 + ["it called MPI_Abort(7)", after]
+    errors = [
+        (number, EngineError(f"engine {number} ended: {cause}", engine_id=number, cause=cause))
+        for number, cause in enumerate(causes)
+    ]
+    error = composite("f", errors, 6)
+    assert str(error).startswith(
+        "f failed on 6 of 6 engines: EngineError(engine 4 ended: it called MPI_Abort(7))"
+    )
+    assert isinstance(error, CompositeError)
+    assert error.errors == [one for _, one in errors]  # in the order of the view, as ever
