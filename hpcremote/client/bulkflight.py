@@ -10,7 +10,6 @@ from typing import Any
 import msgspec
 
 from hpcremote.client.flight import LANDING, Flight, Raised
-from hpcremote.client.metadata import Metadata
 from hpcremote.client.result import AsyncResult
 from hpcremote.errors import EngineError
 from hpcremote.wire import payload
@@ -30,12 +29,6 @@ class MPIFlight(Flight):
 
     def __init__(self, *, method: str, **known: Any) -> None:
         super().__init__(method=method.removeprefix("mpi_"), **known)
-
-    def metadata(self, seat: int) -> Metadata:
-        """Return what is known of the call on that engine by now."""
-        known = super().metadata(seat)
-        known["carrier"] = self.carrier
-        return known
 
     def on_results(self, came: Sequence[tuple[Result, Sequence[Frame]]]) -> None:
         """Several engines have answered."""

@@ -341,6 +341,7 @@ class Flight:
             engine_id=engine,
             engine_uuid=info.uid if info else None,
             label=self.label,
+            carrier=self.carrier,
             submitted=moment(self.submitted),
             stdout=self.text(seat, _STDOUT),
             stderr=self.text(seat, _STDERR),

@@ -6,8 +6,8 @@ from datetime import datetime, timezone
 from typing import Any
 
 #: The keys, in the order in which they are shown. ``carrier`` says who took the data from engine to
-#: engine, ``mpi`` or ``controller``. ``after``, ``follow``, ``execute_input``,
-#: ``execute_result``, ``outputs`` and ``data`` are empty here; they are there for scripts that look at them.
+#: engine, ``mpi`` or ``controller``. ``after``, ``follow``, ``execute_input``, ``outputs`` and ``data`` are
+#: empty here; they are there for scripts that look at them.
 KEYS = (
     "after",
     "carrier",
@@ -37,7 +37,7 @@ class Metadata(dict[str, Any]):
 
     def __init__(self, **known: Any) -> None:
         super().__init__(dict.fromkeys(KEYS))
-        self.update(carrier="controller", after=[], follow=[], outputs=[], data={}, stdout="", stderr="")
+        self.update(after=[], follow=[], outputs=[], data={}, stdout="", stderr="")
         for key, value in known.items():
             self[key] = value
 

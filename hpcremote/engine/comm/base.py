@@ -22,15 +22,19 @@ class Base(MPI.Intracomm):
     Attributes:
         label: its name, the same on all its ranks.
         trouble: why it cannot be used, or "".
+        torn: whether that is because an operation on it was left, so that making it anew helps.
         steps: its last collectives.
         number: how many collectives were begun on it.
         family: the same object for a communicator and all that were made from it.
+        parent: what it was made from, kept so that it hears when that is torn or made anew.
     """
 
     watch: Watch
     hidden: MPI.Intracomm
     label: str
     trouble: str
+    torn: bool
+    parent: Base | None
     steps: deque[Entered]
     family: object
     number: int
@@ -39,7 +43,7 @@ class Base(MPI.Intracomm):
     def set_up(self, watch: Watch, hidden: MPI.Intracomm, label: str) -> None:
         """Complete what mpi4py made."""
         self.watch, self.hidden, self.label = watch, hidden, label
-        self.trouble = ""
+        self.trouble, self.torn, self.parent = "", False, None
         self.steps = deque(maxlen=REMEMBERED)
         self.family = object()
         self.number = 0
@@ -48,13 +52,13 @@ class Base(MPI.Intracomm):
 
     def adopt(self, child: Base) -> None:
         """Remember that *child* was made from this one."""
-        child.family = self.family
+        child.family, child.parent = self.family, self
         self._children = [one for one in self._children if one() is not None]
         self._children.append(weakref.ref(child))
 
     def tear(self, why: str) -> None:
         """It cannot be used any more, and neither can what was made from it."""
-        self.trouble = self.trouble or why
+        self.trouble, self.torn = self.trouble or why, True
         for reference in self._children:
             if (child := reference()) is not None:
                 child.tear(f"it was made from {self.label}, which is broken: {why}")
@@ -62,7 +66,7 @@ class Base(MPI.Intracomm):
     def mend(self, fresh: MPI.Intracomm, hidden: MPI.Intracomm, why: str) -> None:
         """Point this very object at a fresh communicator; what was made from the old one has had its time."""
         repoint(self, fresh)
-        self.hidden, self.trouble, self.number = hidden, "", 0
+        self.hidden, self.trouble, self.torn, self.number = hidden, "", False, 0
         self.steps.clear()
         children, self._children = self._children, []
         for reference in children:
@@ -71,7 +75,7 @@ class Base(MPI.Intracomm):
 
     def outdate(self, why: str) -> None:
         """It was made from one that is not any more."""
-        self.trouble = why
+        self.trouble, self.torn = why, False
         for reference in self._children:
             if (child := reference()) is not None:
                 child.outdate(why)

@@ -127,7 +127,7 @@ class Derive(Base):
 
         if not self.trouble:
             self._derive(operation, free)
-        self.tear("it was freed")
+        self.trouble = self.trouble or "it was freed"  # what was made from it lives on
 
 
 def _unattended(name: str) -> Callable[..., Any]:

@@ -70,7 +70,7 @@ class Lent(World):
             comm = self._kept.pop(key)
             if isinstance(comm, Comm):
                 used |= any(comm.family is family for family in self._watch.families)
-                comm.tear(_WORN)
+                comm.outdate(_WORN)
                 self._worn[key] = comm
         self._list()
         return used
@@ -87,9 +87,11 @@ class Lent(World):
         broken = broken.union(*self._internal.allgather(broken))
         for key in sorted(self._kept.keys() - broken):
             comm = self._kept[key]
+            if comm == MPI.COMM_NULL:  # the user has freed it
+                continue
             if isinstance(comm, Comm):
                 comm.hidden.Free()
-                comm.tear("its program has left the cluster")
+                comm.outdate("its program has left the cluster")
             MPI.Intracomm.Free(comm)
         self._watch.close()
         self._internal.Free()

@@ -312,7 +312,7 @@ class Watch(Bell):
 
     def verdict(self, also: str = "") -> BaseException:
         """Return what to raise instead of waiting on."""
-        alarm = self.alarm or Alarm(False, also)
+        alarm = Alarm(False, also) if self.alarm in (None, GATE) else self.alarm
         operation = self.now[1] if self.now else "comm()"
         if alarm.interrupt:
             self.alarm = None
@@ -347,6 +347,8 @@ class Watch(Bell):
                 raise self.verdict()
             if not comm.trouble:
                 return
+            if comm.torn:  # perhaps in a call that went well: this one counts as using it, so it is made anew
+                self.turn_to(comm.family)
             raise HPCRemoteError(f"{operation}: {comm.label} cannot be used: {comm.trouble}")
         finally:
             self.now = None

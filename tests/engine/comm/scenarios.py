@@ -20,9 +20,10 @@ from mpi4py import MPI
 
 from hpcremote.engine.comm import current, world
 from hpcremote.engine.comm.communicator import Cart
+from hpcremote.engine.comm.lent import Lent
 from hpcremote.engine.comm.world import World
 from hpcremote.errors import HPCRemoteError, Released
-from hpcremote.wire.messages import WORLD
+from hpcremote.wire.messages import OWN_COMM, WORLD
 
 PLAIN = MPI.COMM_WORLD
 RANK, SIZE = PLAIN.rank, PLAIN.size
@@ -501,6 +502,8 @@ def renewed() -> None:
     half = MPI.COMM_WORLD.Split(RANK % 2, 0)
     quarter = half.Dup()
     inner = w.comm().Dup()
+    far = MPI.COMM_WORLD.Dup().Dup()
+    gc.collect()
     assert half.allreduce(1) == len(ALL[RANK % 2 :: 2])
     w.end()
     pair = (1, 0)
@@ -509,9 +512,11 @@ def renewed() -> None:
         kept_pair = w.comm()
         w.end()
     w.renew(3, ALL)
-    for old in (half, quarter, inner):
+    w.begin(3, ALL)
+    for old in (half, quarter, inner, far):
         error = raises(HPCRemoteError, lambda: old.allreduce(1))  # noqa: B023
         assert "made from a communicator that was renewed before call 3: make it again" in str(error), error
+    assert w.end() == 0, "a renewal would not help"
     assert MPI.COMM_WORLD.Split(RANK % 2, 0).allreduce(1) == len(ALL[RANK % 2 :: 2])
     if RANK in pair:
         w.begin(4, pair)
@@ -536,7 +541,9 @@ def one_broken() -> None:
         w.end()
     if RANK == 0:
         assert kept is not None
+        w.begin(2, pair)
         assert "this rank had to leave Barrier on it" in str(raises(HPCRemoteError, kept.Barrier))
+        assert w.end() == OWN_COMM, "it has to be made anew, though the call that left it went well, perhaps"
     w.renew(2, ALL, others=True)
     if kept is not None:
         w.begin(3, pair)
@@ -589,6 +596,16 @@ def spares() -> None:
     fail(world=True)
 
 
+def lent() -> None:
+    """What a call has freed is not freed again when the program leaves."""
+    w = Lent(PLAIN.Dup())
+    w.begin(1, ALL)
+    w.comm().Barrier()
+    w.comm(interruptible=False).Free()
+    w.end()
+    w.close()
+
+
 def derived() -> None:
     """What is made from an interruptible communicator is mpi4py's kind, and interruptible."""
     w = World(PLAIN.Dup(), replace=True)
@@ -618,6 +635,11 @@ def derived() -> None:
     for one in made.values():
         one.free()
     assert type(comm)(comm) is comm
+    half = comm.Split(0)
+    inner = half.Dup()
+    half.Free()
+    assert "it was freed" in str(raises(HPCRemoteError, half.Barrier))
+    assert inner.allreduce(1) == SIZE, "it lives on"
     for name, args in {"Idup": (), "Idup_with_info": (MPI.Info.Create(),)}.items():
         other, request = getattr(comm, name)(*args)
         request.Wait()
@@ -718,6 +740,7 @@ def counted() -> None:
         w.begin(seq, ALL, gate=True)
         work()
         assert asked == [False], name
+        assert str(w._watch.verdict("a reason")).endswith(": a reason"), "the gate is none"
         asked.clear()
         assert w.end() == WORLD, name
     MPI.Request.Waitall(again)

@@ -65,6 +65,7 @@ def test_essentials(ranks: Callable[..., None], scenario: str) -> None:
         "requests_forgotten",
         "requests_outdated",
         "counted",
+        "lent",
         "left_and_over",
         "received_wrongly",
     ],
