@@ -308,10 +308,7 @@ class Roster:
     # ------------------------------------------------------------ going
 
     def leaving(self, peer: Peer, cause: str, all_at: float | None = None) -> None:
-        """An engine said that it ends, and why; *all_at*: when it said so, if that ends its whole set.
-
-        Others of the set may be seen to end before it is, and none of them is the reason.
-        """
+        """An engine said that it ends, and why; *all_at*: when, if it ends its set (others may be first)."""
         if engine := self._by_peer.get(peer):
             engine.leaving = engine.leaving or cause
             if all_at is not None and (group := self._sets.get(engine.info.set_id)):
