@@ -346,8 +346,7 @@ class Flight:
             stdout=self.text(seat, _STDOUT),
             stderr=self.text(seat, _STDERR),
         )
-        result = self.results[seat]
-        if result is not None:
+        if (result := self.results[seat]) is not None:
             known.update(
                 started=moment(result.started),
                 completed=moment(result.completed),
