@@ -32,10 +32,10 @@ class Lent(World):
         super().begin(seq, ranks, gate=gate)
         current.install(self)
 
-    def end(self) -> int:
+    def end(self, *, failed: bool = False) -> int:
         """The call is over."""
         current.install(None)
-        return super().end()
+        return super().end(failed=failed)
 
     def comm(self, interruptible: bool = True) -> Any:
         """Return the communicator over the ranks of the running call, as an engine does."""

@@ -52,7 +52,7 @@ class Side:
         self._lock = threading.Lock()
         self._seq = 0
         self._together = False  # whether the running call is on several engines
-        self._held = 0  # the number of the call that failed here and may not be over elsewhere
+        self._held: set[int] = set()  # numbers of calls that failed here and may not be over elsewhere
         self._renewals: deque[Renew | Stock] = deque()
         self._renewing = False
         self._signalled = False
@@ -75,10 +75,10 @@ class Side:
 
     def end(self, *, failed: bool) -> int:
         """The run has ended; return by what it communicated."""
-        used = self._world.end()
+        used = self._world.end(failed=failed)
         if failed and self._together:
             with self._lock:
-                self._held = self._seq
+                self._held.add(self._seq)
         return used
 
     def renewal_due(self, upcoming: Callable[[], int]) -> bool:
@@ -105,8 +105,7 @@ class Side:
     def settled(self, seq: int) -> None:
         """Run *seq*, which failed here, has ended everywhere."""
         with self._lock:
-            if self._held == seq:
-                self._held = 0
+            self._held.discard(seq)
             self._world.set_gate(self._is_shut())
 
     def renew(self, renewal: Renew | Stock) -> None:
@@ -167,8 +166,7 @@ class Side:
             self._renewing = False
             with self._lock:
                 self._renewals.popleft()
-                if self._held == renewal.after:
-                    self._held = 0
+                self._held.discard(renewal.after)
         self.renewed(renewal.seq, problem)
         if self._signalled:
             self._signalled = False

@@ -58,6 +58,7 @@ class World:
         # What a renewal takes, each with its hidden duplicate; None is for COMM_WORLD's stand-in.
         self._spares: dict[Key | None, tuple[MPI.Intracomm, MPI.Intracomm]] = {}
         self._known: tuple[Comm, ...] = ()  # for other threads
+        self._doubtful: set[Key] = set()  # used by calls that failed, and not made anew since
         # On whose behalf we wait in agreements. Every communicator costs memory (MPICH has room for a few,
         # then takes 2 MB more), and most sessions never ask for comm(): so there are no more than two here.
         self._agreement = dress(internal, self._watch, internal, "an agreement")
@@ -83,9 +84,11 @@ class World:
         self._ranks, self._asked, self._running, self._plainly = ranks, 0, True, False
         self._watch.begin(seq, gate=gate)
 
-    def end(self) -> int:
+    def end(self, *, failed: bool = False) -> int:
         """The call is over; return by what it communicated (see ``wire.messages.Done.mpi``)."""
         self._watch.end()
+        if failed and (families := self._watch.families):
+            self._doubtful.update(key for key, comm in self._kept.items() if _is_of(comm, families))
         used = self._used() if self._watch.families or self._plainly else 0
         self._ranks, self._running = (), False
         return used
@@ -220,7 +223,8 @@ class World:
             seq: number of this work, in the same order as calls (it can be released as they can).
             ranks: the ranks of the call that failed.
             world: all ranks of the set call this, and not only *ranks*.
-            others: with *world*: also whatever else of comm() broke on any rank; all wait for each other.
+            others: with *world*: also whatever else of comm() broke on any rank, or was used there by a call
+                that failed; all wait for each other.
 
         Returns:
             Whether the running call had used one of them.
@@ -244,6 +248,7 @@ class World:
         if others:
             self._meet(self._maker.everyone, seq * 8)
             mine = {key for key, comm in self._kept.items() if getattr(comm, "trouble", "")}
+            mine |= self._doubtful & self._kept.keys()
             worn = worn.union(*self._internal.allgather(mine))
         if world and self._stand_in is not None:
             if not others and None not in self._spares:
@@ -262,6 +267,8 @@ class World:
         self._lost = agree(self._watch, self._agreement, self._internal, members, number, word=word) == LOST
 
     def _renew_one(self, key: Key | None, comm: Any, why: str) -> Any:
+        if key is not None:
+            self._doubtful.discard(key)
         try:
             self._replace(key, comm, why)
         except MPI.Exception as error:  # on all ranks alike, as when MPI has no communicators left
@@ -320,6 +327,10 @@ class World:
     def _lay_in(self, key: Key | None, make: Callable[[Key | None], MPI.Intracomm]) -> None:
         with suppress(MPI.Exception):  # on all ranks alike, as above: then a renewal has to wait for all
             self._spares[key] = pair(make(key), key)
+
+
+def _is_of(comm: Any, families: list[object]) -> bool:
+    return isinstance(comm, Comm) and any(comm.family is family for family in families)
 
 
 def pair(made: MPI.Intracomm, key: Key | None) -> tuple[MPI.Intracomm, MPI.Intracomm]:

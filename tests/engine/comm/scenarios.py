@@ -21,9 +21,11 @@ from mpi4py import MPI
 from hpcremote.engine.comm import current, world
 from hpcremote.engine.comm.communicator import Cart
 from hpcremote.engine.comm.lent import Lent
+from hpcremote.engine.comm.side import Side
+from hpcremote.engine.comm.watch import GATE
 from hpcremote.engine.comm.world import World
 from hpcremote.errors import HPCRemoteError, Released
-from hpcremote.wire.messages import OWN_COMM, WORLD
+from hpcremote.wire.messages import OTHERS, OWN_COMM, WORLD
 
 PLAIN = MPI.COMM_WORLD
 RANK, SIZE = PLAIN.rank, PLAIN.size
@@ -549,6 +551,37 @@ def one_broken() -> None:
         w.begin(3, pair)
         assert kept.allreduce(1) == 2
         w.end()
+    # A call used it that it was not made for, and failed: nothing tore it, yet something is under way by it.
+    if kept is not None:
+        w.begin(4, (1, 0))
+        if RANK == 0:
+            kept.send("stale", 1)
+        assert w.end(failed=True) == (WORLD | OTHERS if RANK == 0 else 0)
+    w.renew(5, (1, 0), others=True)
+    if kept is not None:
+        w.begin(6, pair)
+        if RANK == 0:
+            kept.send("fresh", 1)
+        else:
+            assert kept.recv() == "fresh"
+        w.end()
+
+
+def held() -> None:
+    """The gate opens when all calls that failed here are over elsewhere, in whatever order."""
+    w = World(PLAIN.Dup(), replace=True)
+    side = Side(w, RANK, SIZE)
+    for seq in (1, 2):
+        side.begin(seq, ALL)
+        side.end(failed=True)
+    side.settled(2)
+    side.begin(3, ALL)
+    assert w._watch.alarm is GATE
+    side.settled(1)
+    assert w._watch.alarm is None
+    side.end(failed=False)
+    side.begin(4, ALL)
+    assert MPI.COMM_WORLD.allreduce(1) == SIZE
 
 
 def spares() -> None:

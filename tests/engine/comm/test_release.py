@@ -66,6 +66,7 @@ def test_essentials(ranks: Callable[..., None], scenario: str) -> None:
         "requests_outdated",
         "counted",
         "lent",
+        "held",
         "left_and_over",
         "received_wrongly",
     ],
