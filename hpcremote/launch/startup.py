@@ -36,6 +36,8 @@ from hpcremote.profile import Profile
 
 #: How long a controller that was asked to end may take beyond what it gives its engines.
 _LEEWAY = 2.0
+#: How long a controller's job may take to end after that of its engines.
+_LAST_WORDS = 30.0
 #: How long to wait for somebody else who is ending the same cluster, beyond that.
 _OTHERS = 10.0
 #: What stands in a script that is only shown.
@@ -197,12 +199,13 @@ class Startup:
         if self._controller is not None and (code := self._controller.exit_code()) is not None:
             what, log = f"the controller ended ({process.how_it_ended(code)})", self._controller.log
             return job.failure(what, job.own_words(log), job.quote(log))
+        ended = self.job.ended() if self.job is not None else ""
+        if ended and self._own is not None and not self.listens():
+            self._own.wait(_LAST_WORDS)  # a controller that cannot start has the engines' job cancelled first
         if self._own is not None and (what := self._own.ended()):
             why = self._own.meaning() or job.own_words(self._own.log)
             return job.failure(what, why, job.quote(self._own.log))
-        if self.job is not None and (what := self.job.ended()):
-            return self.failure(what)
-        return None
+        return self.failure(ended) if ended else None
 
     def failure(self, what: str, *, lonely: bool = False) -> LaunchError:
         """Return the error for *what* went wrong: with its reason if known, and the end of the logs."""

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable
@@ -158,10 +159,15 @@ class Submission:
         which = f" (rank {rank})" if rank is not None else ""
         return f"--- {self.log}{which}\n{said}" if said else ""
 
-    def wait(self) -> None:
-        """Wait until the job has ended."""
-        while not self._poller.wait(lambda: self._poller.end(self.job.id) is not None, 3600.0):
-            pass  # that long, and no news: it runs on
+    def wait(self, seconds: float = math.inf) -> None:
+        """Wait until the job has ended, at most so long."""
+        deadline = time.monotonic() + seconds
+        self._poller.hurry()
+        while not self._poller.wait(
+            lambda: self._poller.end(self.job.id) is not None, min(3600.0, deadline - time.monotonic())
+        ):
+            if time.monotonic() >= deadline:
+                return  # else: that long, and no news: it runs on
 
     def forget(self) -> None:
         """Watch it no longer."""
