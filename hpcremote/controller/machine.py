@@ -336,7 +336,7 @@ class Controller:
                 continue
             self._actions.log(f"engine {gone.id} ended: {gone.cause}")
             self._calls.engine_left(engine, gone)
-            for mate in bereft(self.roster, engine, gone):
+            for mate in bereft(self.roster, engine, lost.cause):
                 self._actions.send(mate.peer, m.Bereft())
             for peer in self.clients:
                 self._actions.send(peer, m.Engines([], [gone]))

@@ -369,9 +369,14 @@ def _span(ids: set[int]) -> str:
     return ", ".join(map(str, ordered[:20])) + (" ..." if len(ordered) > 20 else "")
 
 
-def bereft(roster: Roster, engine: Engine, gone: m.Gone) -> list[Engine]:
-    """Return the mates that have to know of an engine's end: of the first that ended unasked."""
+def bereft(roster: Roster, engine: Engine, cause: str) -> list[Engine]:
+    """Return the mates that have to know of an engine's end: of the first that surely ended, unasked.
+
+    One whose connection was lost may be back.
+    """
     group = roster.group(engine.info.set_id)
-    if engine.leaving or group is None or group.first_death is None or group.first_death[1] is not gone:
+    surely = engine.info.local or cause
+    if group is None or group.bereft or engine.leaving or not surely:
         return []
+    group.bereft = True
     return roster.mates(engine.info.set_id)

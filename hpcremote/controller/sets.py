@@ -34,6 +34,7 @@ class Set:
         replaces: the set in whose place it was started.
         job: which of the cluster's jobs it belongs to, if a batch system runs it.
         restarting: its ids are kept for the set that will replace it.
+        bereft: its engines know that one of them has ended unasked.
         lingers: some connection was lost of which nobody knows whether its process has ended.
         doomed: why it will never be complete.
     """
@@ -47,6 +48,7 @@ class Set:
     replaces: str = ""
     job: str = ""
     restarting: bool = False
+    bereft: bool = False
     lingers: bool = False
     doomed: str = ""
 

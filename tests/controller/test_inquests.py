@@ -144,6 +144,12 @@ def test_mates_are_not_told_of_a_rank_that_was_to_end() -> None:
     assert not any(map(bereft, controller.handle(Lost("a"), 1.0)))
 
 
+def test_mates_are_not_told_of_a_rank_that_may_be_back() -> None:
+    controller = controller_with("", ("a", "b", "c"))
+    assert not any(map(bereft, controller.handle(Lost("a"), 1.0)))
+    assert [one.peer for one in controller.handle(Lost("b", "killed"), 2.0) if bereft(one)] == ["c"]
+
+
 def bereft(action: object) -> bool:
     return isinstance(action, Send) and isinstance(action.message, m.Bereft)
 
