@@ -261,6 +261,10 @@ class Calls:
             self.failing.communicated(work, engine, done.mpi)
         if done.status != "ok":
             self.failing.went_wrong(work, engine)
+            if self.failing.renews(done.seq):
+                self._actions.log(
+                    f"engine {engine.info.id} could not renew its communicators after a failure"
+                )
         if work.client in self.clients:
             result = m.Result(
                 work.call,

@@ -93,15 +93,19 @@ class Failing:
 
     def went_wrong(self, work: Work, engine: Engine | None) -> None:
         """A target has failed; it may be gone, or have been gone when the call came (None)."""
-        if len(work.targets) < 2 or (engine is not None and engine.info.size < 2):
-            return  # nobody can wait for it in MPI
+        if len(work.targets) == 1 or (engine is not None and engine.info.size < 2):
+            return  # nobody can wait for it in MPI; without targets it is what engines do together
         if work.trouble is None:
             grace = self._grace if work.grace < 0 else work.grace
             work.trouble = Trouble(self._actions.now + grace)
-        if engine is not None:
+        if engine is not None and work.targets:
             work.trouble.held[engine.info.id] = engine
         if work.waiting:
             self._troubled[work.seq] = work
+
+    def renews(self, seq: int) -> bool:
+        """Say whether this is the number of a renewal that is not done everywhere."""
+        return seq in self._renewals
 
     def release_due(self) -> None:
         """Release those whose time has come."""

@@ -57,12 +57,14 @@ class Member:
         self.guest = Guest(self.machine, operations, namespace)
         self.presence = Presence(connection, self._uid, lent=True)
         self.machine.tend = self.presence.tend_soon
-        self.output = BorrowedOutput(self.presence.words, self._uid)
+        output: BorrowedOutput | None = None
         try:
+            self.output = output = BorrowedOutput(self.presence.words, self._uid)
             way = connect(connection, wait).transport
             self.link = Link(connection, self.machine, way, tick=self._tick, ticks=self._ticks)
         except BaseException:
-            self.output.close()
+            if output is not None:
+                output.close()
             self.presence.close()
             raise
         self.presence.tend()

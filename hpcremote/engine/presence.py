@@ -63,7 +63,7 @@ class Presence:
     def tend(self) -> None:
         """Be watched: see to it that there is an agent."""
         try:
-            if not _PYTHON.search(os.path.basename(sys.executable)):
+            if not _PYTHON.search(os.path.basename(sys.executable or "")):
                 raise ConfigError(f"sys.executable ({sys.executable!r}) is not Python, which is to run it")
             self._node.announce(self._rank)
             self._node.ensure()

@@ -168,6 +168,24 @@ def test_the_communicator_of_the_call_is_renewed_by_its_engines(stage: Stage) ->
     assert stage.told(1, m.Settled) == []
 
 
+@pytest.mark.parametrize("status", ["", "error"])
+def test_nobody_waits_in_a_renewal_for_one_that_is_gone_or_gave_up(stage: Stage, status: str) -> None:
+    seq = stage.call(2, 0, 1)
+    stage.done(1, seq, "error", mpi=m.OWN_COMM)
+    stage.done(0, seq)
+    stage.done(2, seq)
+    (renewal,) = stage.told(0, m.Renew)
+    if status:
+        stage.done(1, renewal.seq, status)
+    else:
+        stage.lose(1)
+    stage.wait(GRACE)
+    assert stage.released(renewal.seq) == [0, 2]
+    stage.done(0, renewal.seq, "error")
+    stage.done(2, renewal.seq, "error")
+    assert stage.told(0, m.Settled) == []
+
+
 def test_the_world_is_renewed_by_the_whole_set() -> None:
     stage = Stage(2, 3)
     seq = stage.call(3, 4)

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from time import perf_counter, sleep
 from typing import Any
 
@@ -144,4 +145,5 @@ class _Talk:
     def _tell(self, whom: Sequence[int], code: int, offset: int = 0) -> None:
         message = _MESSAGE.pack(self._key, code)
         for member in whom:
-            self._watch.keep(self._channel.Isend(message, member, self._tag + offset))
+            with suppress(MPI.Exception):  # one has died (ULFM): the others have to hear it all the same
+                self._watch.keep(self._channel.Isend(message, member, self._tag + offset))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from time import monotonic
+from time import monotonic, sleep
 
 from mpi4py import MPI
 
 from hpcremote.engine.comm.agree import NOBODY
+from hpcremote.engine.comm.watch import NAP
 from hpcremote.errors import HPCRemoteError
 
 SOME_LEFT = (
@@ -51,7 +52,11 @@ class Maker:
 
     def of_survivors(self, ranks: tuple[int, ...]) -> MPI.Intracomm:
         """Make one of what is left when a rank has died: these *ranks*, in that order."""
-        return MPI.Intracomm(self._internal.Shrink().Split(0, ranks.index(self._internal.Get_rank())))
+        left = self._internal.Shrink()
+        try:
+            return MPI.Intracomm(left.Split(0, ranks.index(self._internal.Get_rank())))
+        finally:
+            left.Free()
 
     def dead(self) -> set[int]:
         """Return the ranks that MPI knows to have died while others live on (ULFM)."""
@@ -61,7 +66,12 @@ class Maker:
             dead = self._internal.Get_failed()
         except (MPI.Exception, NotImplementedError):
             return set()
-        return {*MPI.Group.Translate_ranks(dead, list(range(dead.Get_size())), self._internal.Get_group())}
+        everybody = self._internal.Get_group()
+        try:
+            return {*MPI.Group.Translate_ranks(dead, list(range(dead.Get_size())), everybody)}
+        finally:
+            dead.Free()
+            everybody.Free()
 
     def judge(self, ranks: tuple[int, ...], said: int) -> int:
         """Decide for all *ranks* what the words mean: each for itself might not know of the same deaths."""
@@ -70,6 +80,7 @@ class Maker:
         deadline = monotonic() + ALSO
         while not (dead := self.dead()) and monotonic() < deadline:
             self._internal.Iprobe(tag=NOBODY)  # MPI looks around
+            sleep(NAP)
         return SHRINK if dead and {*ranks} == {*self.everyone} - dead else LOST
 
 

@@ -12,8 +12,8 @@ and there is a limit to how many different tuples of ranks may call comm().
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from mpi4py import MPI
@@ -233,18 +233,41 @@ class World:
             Released: not everybody came; what has no spare was not renewed.
         """
         families = list(self._watch.families)
-        with self._watch.aside(seq):
-            self._agreement.enter("renew")
-            try:
-                renewed = self._renew_all(seq, ranks, world, others)
-            finally:
-                self._watch.now = None
+        renewed: list[Comm] = []
+        try:
+            with self._together(seq, "renew"):
+                self._renew_all(seq, ranks, world, others, renewed)
+        except HPCRemoteError as error:
+            self._give_up({(ranks, True), (ranks, False), *self._doubtful}, world, renewed, str(error))
+            raise
         return any(family is comm.family for family in families for comm in renewed)
 
-    def _renew_all(self, seq: int, ranks: tuple[int, ...], world: bool, others: bool) -> list[Comm]:
+    @contextmanager
+    def _together(self, seq: int, operation: str) -> Iterator[None]:
+        """Do with other ranks what is no call; that one of them has died is an error of ours, too."""
+        with self._watch.aside(seq):
+            self._agreement.enter(operation)
+            try:
+                yield
+            except MPI.Exception as error:
+                raise HPCRemoteError(f"{operation}: {error}") from error
+            finally:
+                self._watch.now = None
+
+    def _give_up(self, worn: set[Key], world: bool, renewed: list[Comm], why: str) -> None:
+        """What should have been made anew cannot be used as it is: there may be messages under way by it."""
+        whole = [self._stand_in] if world and self._stand_in is not None else []
+        for comm in [*whole, *(self._kept[key] for key in worn & self._kept.keys())]:
+            if not isinstance(comm, Comm):
+                self._kept = {key: one for key, one in self._kept.items() if one is not comm}
+            elif all(comm is not one for one in renewed):
+                comm.tear(f"it could not be made anew after a failure ({why})")
+
+    def _renew_all(
+        self, seq: int, ranks: tuple[int, ...], world: bool, others: bool, renewed: list[Comm]
+    ) -> None:
         why = f"before call {seq}"
         worn: set[Key] = {(ranks, True), (ranks, False)}
-        renewed: list[Comm] = []
         if others:
             self._meet(self._maker.everyone, seq * 8)
             mine = {key for key, comm in self._kept.items() if getattr(comm, "trouble", "")}
@@ -257,9 +280,9 @@ class World:
         own = sorted(worn & self._kept.keys())
         if not others and any(key not in self._spares for key in own):
             self._meet(ranks, seq * 8 + 1)
-        return renewed + [
-            one for key in own if isinstance(one := self._renew_one(key, self._kept[key], why), Comm)
-        ]
+        for key in own:
+            one = self._renew_one(key, self._kept[key], why)
+            renewed += [one] if isinstance(one, Comm) else []
 
     def _meet(self, members: tuple[int, ...], number: int) -> None:
         """Wait until all *members* have come here."""
@@ -306,23 +329,17 @@ class World:
         Raises:
             Released: not everybody came; there are no spares.
         """
-        with self._watch.aside(seq):
-            self._agreement.enter("spares")
-            try:
-                self._meet(self._maker.everyone if world else ranks, seq * 8)
-                if self._lost:
-                    return
-                lacking: set[Key] = {(ranks, True), (ranks, False)} - self._spares.keys()
-                if world:
-                    lacking = lacking.union(
-                        *self._internal.allgather(self._kept.keys() - self._spares.keys())
-                    )
-                    if self._stand_in is not None and None not in self._spares:
-                        self._lay_in(None, self._bare)
-                for key in sorted(lacking & self._kept.keys()):
-                    self._lay_in(key, self._bare)
-            finally:
-                self._watch.now = None
+        with self._together(seq, "spares"):
+            self._meet(self._maker.everyone if world else ranks, seq * 8)
+            if self._lost:
+                return
+            lacking: set[Key] = {(ranks, True), (ranks, False)} - self._spares.keys()
+            if world:
+                lacking = lacking.union(*self._internal.allgather(self._kept.keys() - self._spares.keys()))
+                if self._stand_in is not None and None not in self._spares:
+                    self._lay_in(None, self._bare)
+            for key in sorted(lacking & self._kept.keys()):
+                self._lay_in(key, self._bare)
 
     def _lay_in(self, key: Key | None, make: Callable[[Key | None], MPI.Intracomm]) -> None:
         with suppress(MPI.Exception):  # on all ranks alike, as above: then a renewal has to wait for all

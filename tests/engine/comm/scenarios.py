@@ -567,6 +567,22 @@ def one_broken() -> None:
         w.end()
 
 
+def not_renewed() -> None:
+    """What was not made anew as it should have been is not used: the next failure gives it another try."""
+    w = World(PLAIN.Dup(), replace=True)
+    comm, seq = MPI.COMM_WORLD, 2
+    if RANK != 1:
+        timer = later(lambda: w.release(seq, "rank 1 has gone"))
+        error = raises(Released, lambda: w.renew(seq, ALL))
+        timer.join()
+        w.begin(3, ALL)
+        error = raises(HPCRemoteError, lambda: comm.allreduce(1))
+        assert "it could not be made anew after a failure (released from renew" in str(error), error
+        assert w.end(failed=True) == WORLD
+    w.renew(4, ALL)
+    assert comm.allreduce(1) == SIZE
+
+
 def held() -> None:
     """The gate opens when all calls that failed here are over elsewhere, in whatever order."""
     w = World(PLAIN.Dup(), replace=True)

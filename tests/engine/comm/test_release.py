@@ -67,6 +67,7 @@ def test_essentials(ranks: Callable[..., None], scenario: str) -> None:
         "counted",
         "lent",
         "held",
+        "not_renewed",
         "left_and_over",
         "received_wrongly",
     ],
