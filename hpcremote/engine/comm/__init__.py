@@ -2,7 +2,7 @@
 
 ::
 
-    World          one a process: begin/end of calls, release, interrupt, renew, comm()
+    World          one a process: begin/end of calls, release, renew, comm()
       Watch        the main thread's state: what it waits in, the alarm, the wake-up
       Comm, ...    what users hold: a communicator of mpi4py's, its blocking operations replaced
       Pending      requests that these hand out

@@ -41,12 +41,11 @@ Entered = tuple[Any, str, int, int | None]
 class Alarm(NamedTuple):
     """Why blocking operations have to be left."""
 
-    interrupt: bool  # or released
     reason: str
 
 
 #: Nothing is wrong, but ``Watch.gate`` has to be called before anything else is said to other ranks.
-GATE = Alarm(False, "gate")
+GATE = Alarm("gate")
 #: Why a call is released that was on its way by communicators which had to be replaced.
 OVERTAKEN = "an earlier call failed, and its communicators had to be made anew"
 
@@ -97,7 +96,7 @@ class Watch(Bell):
             self.seq, self.running, self.alarm, self.now = seq, True, GATE if gate else None, None
             if self._early:
                 if (reason := self._early.pop(seq, None)) is not None:
-                    self.alarm = Alarm(False, reason)
+                    self.alarm = Alarm(reason)
                 self._early = {later: why for later, why in self._early.items() if later > seq}
         self.family, self.families = None, []
 
@@ -114,10 +113,10 @@ class Watch(Bell):
         """Let the main thread out of what it waits in during call *seq*, now or later."""
         with self._lock:
             if seq == self.seq and self.running:
-                self.alarm = Alarm(False, reason)
+                self.alarm = Alarm(reason)
                 self._ring()
             elif self._aside is not None and seq == self._aside.seq:
-                self._aside = self._aside._replace(alarm=Alarm(False, reason))
+                self._aside = self._aside._replace(alarm=Alarm(reason))
             elif seq > (self.seq if self._aside is None else self._aside.seq):
                 self._early[seq] = reason
 
@@ -138,7 +137,7 @@ class Watch(Bell):
         with self._lock:
             self._aside = Aside(self.seq, self.running, self.alarm, self.now)
             reason = self._early.pop(seq, None)
-            self.seq, self.running, self.alarm = seq, True, None if reason is None else Alarm(False, reason)
+            self.seq, self.running, self.alarm = seq, True, None if reason is None else Alarm(reason)
         kept = self.family, self.families
         self.family, self.families = None, []
         try:
@@ -150,23 +149,6 @@ class Watch(Bell):
                     self.alarm = None
                 self._aside = None
             self.family, self.families = kept
-
-    def interrupt(self, seq: int) -> bool:
-        """Raise KeyboardInterrupt in the wait of call *seq*; say whether there is one."""
-        with self._lock:
-            if seq != self.seq or not self.running:
-                return False
-            inside = self.now is not None
-            if self.alarm is None:
-                self.alarm = Alarm(True, "")
-            self._ring()
-            return inside
-
-    def interrupted(self) -> None:
-        """The interrupt has come by another way (a signal): not twice, please."""
-        with self._lock:
-            if self.alarm is not None and self.alarm.interrupt:
-                self.alarm = None
 
     def where(self) -> Waiting | None:
         """Return the operation that the main thread is in."""
@@ -312,11 +294,8 @@ class Watch(Bell):
 
     def verdict(self, also: str = "") -> BaseException:
         """Return what to raise instead of waiting on."""
-        alarm = Alarm(False, also) if self.alarm in (None, GATE) else self.alarm
+        alarm = Alarm(also) if self.alarm in (None, GATE) else self.alarm
         operation = self.now[1] if self.now else "comm()"
-        if alarm.interrupt:
-            self.alarm = None
-            return KeyboardInterrupt(f"in {operation}")
         filename, lineno = place(sys._getframe())  # noqa: SLF001 - nothing else tells the user's line
         reason = alarm.reason or also
         return Released(
@@ -328,7 +307,7 @@ class Watch(Bell):
 
     def overtaken(self) -> BaseException:
         """Return what to raise in a call whose communicators were made anew under it."""
-        self.alarm = self.alarm if self.alarm not in (None, GATE) else Alarm(False, OVERTAKEN)
+        self.alarm = self.alarm if self.alarm not in (None, GATE) else Alarm(OVERTAKEN)
         return self.verdict()
 
     def turn_to(self, family: object) -> None:

@@ -131,19 +131,6 @@ class World:
         """Let the main thread out of blocking operations for the rest of call *seq*, begun or not."""
         self._watch.release(seq, reason)
 
-    def interrupt(self, seq: int) -> bool:
-        """Raise KeyboardInterrupt in the blocking operation of call *seq*.
-
-        Returns:
-            Whether the main thread is in one. If not, it is raised in the next one, unless
-            ``interrupted()`` says that it came by a signal.
-        """
-        return self._watch.interrupt(seq)
-
-    def interrupted(self) -> None:
-        """A signal has raised KeyboardInterrupt: not twice."""
-        self._watch.interrupted()
-
     def where(self) -> Waiting | None:
         """Return the blocking operation that the main thread is in."""
         return self._watch.where()
