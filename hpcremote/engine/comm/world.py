@@ -172,7 +172,8 @@ class World:
         self._asked += 1
         self._agreement.enter("comm()")
         try:
-            word = LOST if self._maker.dead() else FULL if len(self._kept) >= LIMIT else 0
+            others = sum(comm != MPI.COMM_NULL for one, comm in self._kept.items() if one != key)
+            word = LOST if self._maker.dead() else FULL if others >= LIMIT else 0
             number = self._watch.seq * 8 + self._asked % 8
             judge = lambda said: self._maker.judge(ranks, said)  # noqa: E731
             word = agree(self._watch, self._agreement, self._internal, ranks, number, word=word, judge=judge)

@@ -805,6 +805,20 @@ def limit() -> None:
     w = World(PLAIN.Dup(), replace=False)
     w.begin(1, ALL[::-1])
     assert "one more than" in str(raises(HPCRemoteError, w.comm))
+    world.LIMIT = 2
+    for interruptible in (True, False):
+        w.comm(interruptible)
+    w.end()
+    w.begin(2, ALL)
+    assert "one more than 2" in str(raises(HPCRemoteError, w.comm))
+    w.end()
+    w.begin(3, ALL[::-1])
+    w.comm().Free()
+    assert w.comm().allreduce(1) == SIZE, "made again in its place"
+    w.comm().Free()
+    w.end()
+    w.begin(4, ALL)
+    assert w.comm().allreduce(1) == SIZE, "there is room for another one"
     w.end()
 
 
