@@ -51,6 +51,7 @@ class Executor:
         self._idle = True
         self._stop_seen = 0.0
         self._interrupted = False
+        self._renewing = False
         self._in_user_code = 0  # the number of the run that is in the user's code
         self._unwanted = 0  # the number of the run that a client wants interrupted
         self._pid = os.getpid()
@@ -67,7 +68,7 @@ class Executor:
             if reason := self._must_end(controller_timeout):
                 return reason
             if self._mpi is not None and self._mpi.renewal_due(self._machine.upcoming):
-                self._mpi.renew_now(self._machine.upcoming)
+                self.renew(self._mpi)
                 continue
             work = link.take()
             if isinstance(work, m.Lacking):
@@ -75,6 +76,14 @@ class Executor:
             elif isinstance(work, Job):
                 self._finish(work, *self._do(work))
             del work  # what came with a call is not kept until the next one
+
+    def renew(self, communication: Communication) -> None:
+        """Make communicators anew before the next call; others may be waited for."""
+        self._renewing = True
+        try:
+            communication.renew_now(self._machine.upcoming)
+        finally:
+            self._renewing = False
 
     def attach(self, link: Link, output: Capture, shm: str) -> None:
         """Take what jobs need; *shm* is the cluster's folder in shared memory, or empty."""
@@ -262,9 +271,11 @@ class Executor:
     # ------------------------------------------------------------ while a job runs
 
     def tick(self) -> None:
-        """Called by the background thread while the main thread is in user code."""
+        """Called by the background thread, many times a second."""
         run = self._machine.running
         if run is None or self._output is None or self._link is None:
+            if self._renewing and self._link is not None:  # others do not come, perhaps
+                self._end_patience(self._link)
             return
         if self._unwanted and self._unwanted == self._in_user_code:
             # The signal came between Python's last look and a sleep in the kernel, and did not end that.
@@ -276,7 +287,7 @@ class Executor:
         self._end_patience(self._link)
 
     def _end_patience(self, link: Link) -> None:
-        """A call that goes on although the engine has to end is interrupted, then left behind."""
+        """What goes on although the engine has to end is interrupted, if it is a call, then left behind."""
         alone = link.seconds_alone() > link.connection.controller_timeout
         if not (self._machine.stopping or alone):
             return

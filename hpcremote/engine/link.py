@@ -29,7 +29,7 @@ class Link:
         connection: the cluster's.
         machine: gets what comes.
         transport: the open connection; it belongs to the link from now on.
-        tick: called every so often while a call runs, and ``ticks()``.
+        tick: called every so often while the main thread does something else, and ``ticks()``.
 
     Attributes:
         lost_since: monotonic time at which the connection broke, or None.
