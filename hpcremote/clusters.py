@@ -190,7 +190,7 @@ def _stop_elsewhere(found: record.Record, timeout: float) -> None:
     except (ClusterNotFound, NotConnected) as error:
         jobs.cancel(found.jobs)
         raise LaunchError(
-            f"{found.name} was started on {found.host} and does not answer: stop it there"
+            f"{found.name} was started on {found.host} and does not answer: stop it there\n{error}"
         ) from error
     jobs.cancel(found.jobs, patience=timeout)
     record.forget(found)
