@@ -8,6 +8,9 @@ from typing import Any
 
 import pytest
 
+from hpcremote.errors import LaunchError
+from hpcremote.launch import watch
+from hpcremote.launch.batch.submission import Standing
 from hpcremote.launch.watch import Watch, reached
 
 
@@ -67,3 +70,48 @@ def test_only_engines_of_the_set_that_starts_count(moments):
     Watch(begun, lambda: controller, told.append, threading.Event()).run()
     assert [one.set_id for one in controller.engines.values()].count("b") == 2
     assert (told[-1].phase, told[-1].done) == ("register", 2)
+
+
+class Hours:
+    """An event that is never set; each wait for it takes ten minutes of a clock of its own."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def is_set(self) -> bool:
+        return False
+
+    def wait(self, _timeout: float) -> None:
+        self.now += 600.0
+
+
+def test_time_in_the_queue_is_no_time_of_the_start(monkeypatch):
+    hours = Hours()
+    monkeypatch.setattr(watch, "time", hours)
+
+    class Queued:
+        n, known, profile = 2, (), SimpleNamespace(start_timeout=60.0)
+
+        @property
+        def waiting(self) -> bool:
+            return hours.now < 36_000
+
+        def standing(self) -> Standing:
+            return Standing("queued", "job 7 (slurm) queued: Resources")
+
+        def listens(self) -> bool:
+            return False
+
+        def trouble(self) -> None: ...
+
+        def failure(self, text: str) -> LaunchError:
+            return LaunchError(text)
+
+    told: list[Any] = []
+    with pytest.raises(LaunchError, match="not ready within 60 s"):
+        Watch(Queued(), Controller, told.append, hours).run()
+    assert hours.now == 36_000  # seen to wait last ten minutes before
+    assert [(one.phase, one.detail) for one in told] == [("queued", "job 7 (slurm) queued: Resources")]

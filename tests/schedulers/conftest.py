@@ -28,11 +28,21 @@ _FAKES = Path(__file__).with_name("fakes")
 _MISREAD = "MPIDI_UCX_comm_addr_exchange"
 
 
+def asked_for(item: pytest.Item) -> set[str]:
+    """The names of the fixtures that a test uses, and of the batch system that is the parameter of one."""
+    names = set(getattr(item, "fixturenames", ()))
+    called = getattr(item, "callspec", None)
+    for fixture in names & {"system", "user"} if called else ():
+        names.add(called.params[fixture])
+    return names
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if _PARTS & set(getattr(item, "fixturenames", ())):
+        names = asked_for(item)
+        if names & (_PARTS | {"running"}):  # "running": of test_launchers.py
             item.add_marker(pytest.mark.schedulers)
-        if {"slurm", "running"} & set(getattr(item, "fixturenames", ())):  # "running": of test_launchers.py
+        if names & {"slurm", "running"}:
             item.add_marker(pytest.mark.flaky(reruns=2, only_rerun=[_MISREAD]))
 
 
@@ -108,14 +118,14 @@ def short_addresses(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPa
     With those of all, MPICH's addresses are so long that a start by PMI2 fails now and then;
     launchers/srun.yaml tells users the same.
     """
-    if "slurm" in request.fixturenames:
+    if "slurm" in asked_for(request.node) | set(request.fixturenames):
         monkeypatch.setenv("UCX_NET_DEVICES", "eth0")
 
 
 @pytest.fixture(autouse=True)
 def no_jobs_left(request: pytest.FixtureRequest) -> Iterator[None]:
     """A test that leaves jobs behind fails itself, rather than those after it."""
-    own = request.node.fixturenames  # not those that a module's fixture asked for: its jobs live on
+    own = asked_for(request.node)  # not what a module's fixture asked for: its jobs live on
     slurm = request.getfixturevalue("slurm") if "slurm" in own else None
     yield
     if slurm is not None:

@@ -253,6 +253,19 @@ def test_ctrl_c_while_it_waits_cancels_the_job(on_slurm: System) -> None:
     assert not on_slurm.jobs()
 
 
+def test_stop_cancels_what_waits(on_slurm: System) -> None:
+    words = [sys.executable, "-m", "hpcremote", "start", "-p", "slurm", "-n", "2", "--set", "queue=closed"]
+    program = on_slurm.head.popen(words, cwd=on_slurm.cwd)
+    assert program.stderr is not None
+    assert next((line for line in program.stderr if "queued: job" in line), None), program.finish(None, 60)
+    stopped = on_slurm.command("stop", "-p", "slurm")
+    assert stopped.returncode == 0, stopped.stderr
+    assert not on_slurm.jobs()
+    done = program.finish(None, 60)
+    assert done.returncode == 5, done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_run_in_a_job_uses_that_job(on_slurm: System) -> None:
     program = on_slurm.cwd / "program.py"
     program.write_text("import hpcremote, os, sys\n"
