@@ -63,6 +63,22 @@ def test_a_sweep(hosts: Hosts, slurm: Slurm, examples: Path) -> None:
     assert rows[2.5] == pytest.approx(0.6, abs=1e-3)  # the fixed point of that rate
 
 
+def test_what_the_readme_says_of_clusters(hosts: Hosts, slurm: Slurm, examples: Path) -> None:
+    part = (ROOT / "README.md").read_text().partition("## On a cluster")[2]
+    block = part.partition("```console\n")[2].partition("```")[0]
+    commands = [line.removeprefix("$ ") for line in block.splitlines()]
+    assert len(commands) == 6
+    said = [
+        hosts.head.run(["bash", "-c", command], cwd=examples, seconds=PATIENCE, check=True).stdout
+        for command in commands
+    ]
+    assert "#SBATCH --ntasks-per-node=2" in said[1]
+    assert re.search(r"^ *3 .*node2", said[3], re.MULTILINE), said[3]
+    assert "running on node[1-2]" in said[4] and "1 h 59 min" in said[4], said[4]
+    assert slurm.run("squeue", "--noheader").stdout == ""
+    assert nothing_left(hosts)
+
+
 def test_a_session_from_the_login_node(hosts: Hosts, slurm: Slurm, examples: Path) -> None:
     done = hosts.head.run(
         ["./interactive.sh", "heat.py", "100", "0.1"], cwd=examples, seconds=PATIENCE, check=True

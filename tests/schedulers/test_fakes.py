@@ -18,7 +18,7 @@ import pytest
 import hpcremote
 from hpcremote.errors import LaunchError
 from hpcremote.launch.watch import Progress
-from tests.integration.support import eventually
+from tests.integration.support import ROOT, eventually
 
 SCHEDULERS = ["pbs", "torque", "lsf", "flux", "htcondor"]
 
@@ -145,3 +145,10 @@ def test_given_up_while_it_is_queued(batch: Batch) -> None:
     with pytest.raises(EnoughError):
         hpcremote.Cluster(n=2, profile=batch.name, progress=give_up).start()
     assert batch.how_ended() == [{"how": "cancel", "code": None}]
+
+
+def test_the_profile_of_the_examples_for_a_session_under_pbs(fake: Callable[[str], Path]) -> None:
+    fake("pbs")
+    with hpcremote.Cluster(profile=str(ROOT / "slurm_examples" / "pbs" / "interactive.yaml")) as rc:
+        assert rc.ids == [0, 1, 2, 3]
+        assert rc.time_left is not None and 0 < rc.time_left <= 1800
