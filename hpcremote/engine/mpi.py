@@ -114,8 +114,8 @@ def place_in(comm: Any, uid: str) -> Place:
     """Return our place among the ranks of *comm*, all of which call this; it has to be for us alone."""
     rank = comm.Get_rank()
     set_id = comm.bcast(new_uid() if rank == 0 else None, 0)
-    rows = comm.gather(_row(uid, rank, _library(_mpi4py())), 0)
-    return Place(set_id, rank, comm.Get_size(), _members(rows) if rows else [])
+    members = comm.gather(_member(uid, rank, _library(_mpi4py())), 0)
+    return Place(set_id, rank, comm.Get_size(), _count_by_host(members or []))
 
 
 def has_begun() -> bool:
@@ -167,33 +167,27 @@ def _library(mpi: Any) -> str:
     )
 
 
-def _row(uid: str, rank: int, library: str) -> tuple[Any, ...]:
-    return (uid, rank, socket.gethostname(), os.getpid(), library, _cores())
-
-
-def _members(rows: list[tuple[Any, ...]]) -> list[Member]:
-    on_host: Counter[str] = Counter()
-    members = []
-    for uid, rank, host, pid, library, cores in rows:
-        members.append(_member(uid, rank, library, host=host, pid=pid, local_rank=on_host[host], cores=cores))
-        on_host[host] += 1
-    return members
-
-
-def _member(
-    uid: str, rank: int, mpi: str, *, host: str = "", pid: int = 0, local_rank: int = 0, cores: str = ""
-) -> Member:
+def _member(uid: str, rank: int, mpi: str) -> Member:
+    """Return what this process is; nodes may differ in all of it."""
     return Member(
         uid=uid,
         rank=rank,
-        host=host or socket.gethostname(),
-        pid=pid or os.getpid(),
-        local_rank=local_rank,
+        host=socket.gethostname(),
+        pid=os.getpid(),
         python=".".join(map(str, sys.version_info[:3])),
         version=__version__,
         mpi=mpi,
-        cores=cores or _cores(),
+        cores=_cores(),
     )
+
+
+def _count_by_host(members: list[Member]) -> list[Member]:
+    """Give *members*, which are in order of their ranks, the numbers that they have on their hosts."""
+    on_host: Counter[str] = Counter()
+    for member in members:
+        member.local_rank = on_host[member.host]
+        on_host[member.host] += 1
+    return members
 
 
 def _cores() -> str:
