@@ -34,7 +34,7 @@ def run(words: Sequence[str]) -> int:
     source = options.profile_name(args.profile)
     chosen = profile.load(source, dict(args.settings))
     found = []
-    for finding in findings(chosen, source, host=args.host, with_trial=args.trial):
+    for finding in findings(chosen, source, dict(args.settings), host=args.host, with_trial=args.trial):
         found.append(finding)
         if not args.json:
             print("\n".join(lines(finding)), flush=True)
@@ -45,7 +45,9 @@ def run(words: Sequence[str]) -> int:
     return exits.ERROR if any(one.verdict == PROBLEM for one in found) else exits.OK
 
 
-def findings(chosen: Profile, source: str, *, host: str, with_trial: bool) -> Iterator[Finding]:
+def findings(
+    chosen: Profile, source: str, settings: dict[str, Any], *, host: str, with_trial: bool
+) -> Iterator[Finding]:
     """Yield what the checks find, one group after the other."""
     checks: list[tuple[str, Callable[[], list[Finding]]]] = [
         ("versions", lambda: versions.judge(versions.probe(chosen, host))),
@@ -57,7 +59,7 @@ def findings(chosen: Profile, source: str, *, host: str, with_trial: bool) -> It
         ("batch", lambda: batch.judge(batch.probe(chosen))),
     ]
     if with_trial:
-        checks.append(("trial", lambda: trial.judge(trial.probe(chosen, source))))
+        checks.append(("trial", lambda: trial.judge(trial.probe(chosen, source, settings))))
     for group, check in checks:
         try:
             yield from check()

@@ -197,7 +197,7 @@ def test_it_looks_at_this_machine_and_leaves_nothing(session_home) -> None:
     assert {one.group for one in found} == {
         "versions", "MPI", "network", "encryption", "files", "limits", "batch", "trial",
     }  # fmt: skip
-    assert found[-1].said.startswith(f"a rank a node answered from {os.uname().nodename}")
+    assert found[-1].said.startswith(f"a rank answered from {os.uname().nodename}")
     assert {path for path in clusters.iterdir() if path.name.startswith(".doctor")} - before == set()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -264,6 +265,16 @@ def test_stop_cancels_what_waits(on_slurm: System) -> None:
     done = program.finish(None, 60)
     assert done.returncode == 5, done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_doctor_tries_a_job(system: System) -> None:
+    key = {"slurm": "nodes=2", "sge": "n=2"}[system.name]
+    done = system.command("doctor", "-p", system.name, "--set", key, "--trial")
+    said = re.search(r"ok +trial +2 ranks answered from (.*), ", done.stdout)
+    assert said, done.stdout + done.stderr
+    if system.name == "slurm":  # in Grid Engine it is the parallel environment that spreads them
+        assert said[1] == "node1, node2"
+    assert not system.jobs()
 
 
 def test_run_in_a_job_uses_that_job(on_slurm: System) -> None:
