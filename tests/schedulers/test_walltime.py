@@ -117,6 +117,11 @@ def test_a_set_goes_on_in_the_next_job_under_its_ids(
         hosts.head.run(words, **options)
         program = "import hpcremote; print(hpcremote.Client()[:]['x'])"
         assert hosts.head.run(["python", "-c", program], env=env, **options).stdout == "[0, 1]\n"
+        (job,) = slurm.jobs()
+        slurm.run("scancel", job, check=True)  # what it had saved is put back
+        eventually(lambda: not slurm.jobs(), 60, "it is not cancelled")
+        hosts.head.run(words, **options)
+        assert hosts.head.run(["python", "-c", program], env=env, **options).stdout == "[0, 1]\n"
     finally:
         hosts.head.run(["hpcremote", "stop", "--profile", "slurm"], **options)
     assert slurm.run("squeue", "--noheader").stdout == ""
