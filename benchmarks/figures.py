@@ -5,6 +5,7 @@ Each row's cells say which session measured it under which metric. Sessions are 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -43,7 +44,14 @@ class AtLeast:
     factor: float
 
 
-Need = AtMost | AtLeast
+@dataclass(frozen=True)
+class Within:
+    """The figure is at most ``limit`` in its unit, whatever the machine."""
+
+    limit: float
+
+
+Need = AtMost | AtLeast | Within
 
 
 @dataclass(frozen=True)
@@ -86,6 +94,30 @@ def _bulk_rows() -> Iterator[Row]:
             cells = {"hpcremote": Cell(session, metric), "floor": Cell(session, f"{metric}_floor")}
             title = f"{doing} {where} (floor: {by_hand}, native)"
             yield Row(f"{metric.replace('_', '-')}-{place}", title, True, cells, (AtMost("floor", 1.5),))
+
+
+_BY = {"mpi": "by MPI", "controller": "by the controller"}
+_TOLD = ("push_all", "scatter", "gather")
+
+
+def _told_rows() -> Iterator[Row]:
+    """The same with ``via``: what is behind the choice that is made when nobody says who carries the data."""
+    for metric, place, via in itertools.product(_TOLD, ("4", "tcp-4", "tcp-8"), _BY):
+        session, where = _PLACES[place]
+        cells = {"hpcremote": Cell(session, f"{metric}_{via}"), "floor": Cell(session, f"{metric}_floor")}
+        needs = (AtMost("floor", 1.5),) if via == "mpi" and place != "4" else ()
+        title = f"{_BULK[metric][0]} {where}, told to go {_BY[via]}"
+        yield Row(f"{metric.replace('_', '-')}-{place}-{via}", title, True, cells, needs)
+
+
+def _trouble_rows() -> Iterator[Row]:
+    """How soon the client knows that something is wrong with a rank (peers/troubles.py)."""
+    titles = {
+        "raise": "rank 1 of 4 raises, to its error in the client; the others wait in `allreduce` (aim: 1 s)",
+        "death": "rank 1 of 4 is killed, to the `EngineError` of the call that it was in (aim: 1 s)",
+    }
+    for metric, title in titles.items():
+        yield Row(metric, title, True, _cells(metric, hpcremote="hpcremote"), (Within(1.0),))
 
 
 def _flight_rows() -> Iterator[Row]:
@@ -147,6 +179,8 @@ ROWS = (
         (AtLeast("floor", 1.5), AtLeast("dask", 1)),
     ),
     *_bulk_rows(),
+    *_told_rows(),
+    *_trouble_rows(),
     Row(
         "start",
         "cluster start to first result from all of 4",

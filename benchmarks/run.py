@@ -2,7 +2,7 @@
 
 ::
 
-    python benchmarks/run.py                      everything: about six minutes
+    python benchmarks/run.py                      everything: about seven minutes
     python benchmarks/run.py --quick              fewer samples and rounds
     python benchmarks/run.py --only call,push     some rows
     python benchmarks/run.py --no-peers           hpcremote and its floor

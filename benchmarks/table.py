@@ -46,9 +46,15 @@ def figure(cell: figures.Cell | None, runs: Runs, units: Units) -> Figure | None
 
 
 def judge(row: figures.Row, need: figures.Need, by_column: dict[str, Figure | None]) -> Verdict | None:
-    """Compare; None when one of the two was not measured."""
-    mine, other = by_column.get("hpcremote"), by_column.get(need.column)
-    if mine is None or other is None:
+    """Compare; None when what is needed for that was not measured."""
+    mine = by_column.get("hpcremote")
+    if mine is None:
+        return None
+    if isinstance(need, figures.Within):
+        text = f"≤ {_value(need.limit, mine.unit)}: {_value(mine.value, mine.unit)}"
+        return Verdict(text, mine.value <= need.limit)
+    other = by_column.get(need.column)
+    if other is None:
         return None
     base = other.value
     if isinstance(need, figures.AtMost):

@@ -8,7 +8,8 @@ floor of a figure is the sum of the two, measured in the same session on the sam
     gather      view.gather(name)         floor: Gatherv + pull from one
     reduce      view.reduce(name, "sum")  floor: Reduce + pull from one
 
-``push_all_mpi`` and ``push_all_controller`` (and so on) are the same with that one told to carry the data.
+``push_all_mpi`` and ``push_all_controller`` (and so on) are the same with that one told to carry the data:
+one sample a round, since some of them take seconds.
 """
 
 from __future__ import annotations
@@ -110,4 +111,5 @@ def measure(client: Any, metrics: list[str], count: int) -> None:
             for suffix, via in VIAS.items():
                 if name + suffix in metrics:
                     operation = functools.partial(getattr(bulk, name), via)
-                    common.report(name + suffix, "s", common.durations(operation, count, warmup=1))
+                    some, warmup = (1, 0) if suffix else (count, 1)
+                    common.report(name + suffix, "s", common.durations(operation, some, warmup))

@@ -9,6 +9,7 @@ import collective
 import common
 import footprint
 import processors
+import troubles
 import views
 
 import hpcremote
@@ -49,6 +50,7 @@ def main() -> None:
             processors.report(client, empty, common.scaled(5, arguments.quick))
         views.measure(client, empty, arguments.metrics, counts)
         collective.measure(client, arguments.metrics, common.scaled(7, arguments.quick))
+        troubles.measure(client, arguments.metrics)
     finally:
         with common.bounded(60):
             cluster.__exit__(None, None, None)
