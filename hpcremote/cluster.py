@@ -24,7 +24,7 @@ from hpcremote import clusters, files, profile
 from hpcremote.errors import AlreadyRunning, ClusterNotFound, ConfigError, ProfileError
 from hpcremote.extending import Extending
 from hpcremote.ids import is_cluster_id
-from hpcremote.launch import job, startup
+from hpcremote.launch import failed, job, startup
 from hpcremote.launch.attempt import attempt
 from hpcremote.launch.watch import Progress, Watch
 
@@ -120,7 +120,7 @@ class Cluster(Extending):
         self._given_up.clear()
         _keep(self)
         try:
-            with attempt(begun.abandon):
+            with attempt(begun.abandon), failed.noted(begun.record):
                 self._startup = begun
                 begun.launch(self._controller_words(), self._engine_words(begun))
                 Watch(begun, self._link, self._tell, self._given_up).run()
@@ -190,7 +190,7 @@ class Cluster(Extending):
         return self.start(n).connect_client()
 
     def status(self) -> clusters.Status:
-        """Return what is known of the cluster.
+        """Return what is known of the cluster, or of its last start if that failed.
 
         Raises:
             ClusterNotFound: there is none of that profile and id.
@@ -204,7 +204,7 @@ class Cluster(Extending):
         Raises:
             ClusterNotFound: it does not run.
         """
-        return self.status().time_left
+        return clusters.time_left(self.profile.name, self.cluster_id)
 
     # ------------------------------------------------------------ stop
 

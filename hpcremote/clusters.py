@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from hpcremote import connection, files
 from hpcremote.errors import ClusterNotFound, ConnectionFileError, HPCRemoteError, LaunchError, NotConnected
-from hpcremote.launch import adding, process, record, startup
+from hpcremote.launch import adding, failed, process, record, startup
 from hpcremote.launch.batch import jobs, more
 from hpcremote.launch.byhand import ByHand, find
 
@@ -36,6 +36,9 @@ class Status(NamedTuple):
     has for each job of a batch system its ``id``, ``scheduler``, what it ``brings`` (engines, or the
     controller alone), ``state`` in words, and ``meaning``: why it ended, if known.
     ``time_left`` is how many seconds are left until the first of the engines' jobs ends, None without limit.
+
+    Where there is no cluster, but the last start of one failed, the condition is ``failed``; ``failed`` is
+    when, in seconds since the epoch, and ``failure`` the whole error, with the scheduler's own words.
     """
 
     profile: str
@@ -51,6 +54,8 @@ class Status(NamedTuple):
     ended: dict[str, str]
     jobs: list[dict[str, str]]
     time_left: float | None = None
+    failed: float | None = None
+    failure: str = ""
 
     @property
     def running(self) -> bool:
@@ -59,12 +64,45 @@ class Status(NamedTuple):
 
 
 def status(profile_name: str, cluster_id: str) -> Status:
-    """Return what is known of a cluster.
+    """Return what is known of a cluster, or of its last start if that failed.
 
     Raises:
         ClusterNotFound: there is none of that profile and id.
     """
-    found = _find(profile_name, cluster_id)
+    try:
+        return _status(_find(profile_name, cluster_id))
+    except ClusterNotFound:
+        last = failed.read(files.cluster_dir(profile_name, cluster_id))
+        if last is None:
+            raise
+    return Status(
+        profile=profile_name,
+        cluster_id=cluster_id,
+        condition="failed",
+        n=last.n,
+        launcher=last.launcher,
+        host=last.host,
+        started=last.started,
+        controller=None,
+        processes=[],
+        engines={},
+        ended={},
+        jobs=[],
+        failed=last.failed,
+        failure=last.said,
+    )
+
+
+def time_left(profile_name: str, cluster_id: str) -> float | None:
+    """Return the seconds until the first of the engines' jobs ends; None without a limit that is known.
+
+    Raises:
+        ClusterNotFound: there is none of that profile and id.
+    """
+    return _status(_find(profile_name, cluster_id)).time_left
+
+
+def _status(found: record.Record | ByHand) -> Status:
     states = jobs.look(found.jobs) if isinstance(found, record.Record) else []
     condition = found.condition()
     if isinstance(found, record.Record) and (found.controller_at != "here" or condition == "broken"):
@@ -75,7 +113,7 @@ def status(profile_name: str, cluster_id: str) -> Status:
     in_job = isinstance(found, record.Record) and found.controller_at != "here"
     if condition in ("running", "elsewhere") or (in_job and condition == "starting"):
         try:
-            engines, ended, left = _engines(profile_name, cluster_id)
+            engines, ended, left = _engines(found.profile, found.cluster_id)
             condition = "running"
         except HPCRemoteError:
             condition = condition if condition != "running" else "broken"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hpcremote.cli import exits, options
 from hpcremote.errors import ClusterNotFound, ConfigError
-from hpcremote.launch import record
+from hpcremote.launch import failed, record
 
 _LOOK_AGAIN = 0.2
 
@@ -31,6 +31,8 @@ def run(words: Sequence[str]) -> int:
         first = record.log_folder(folder) / "engines.log"
         logs += [first, *sorted(first.parent.glob("engines-*.log"))]
     offsets = [_show(log, args.n, title=len(logs) > 1) for log in logs]
+    if both and not record.is_written_down(folder) and (last := failed.read(folder)) is not None:
+        print(f"==> the start failed\n{last.said}", flush=True)
     if args.follow:
         _follow(folder, logs, offsets)
     return exits.OK
@@ -48,18 +50,12 @@ def _folder(profile: str | None, cluster_id: str | None) -> Path:
                 "standard error that they were started with"
             )
     except ClusterNotFound:
-        if options.records(profile, cluster_id):
+        if options.records(options.named_profile(profile), cluster_id):
             raise  # several
-    found = [
-        log
-        for log in (record.log_folder(folder) for folder in record.folders())
-        if profile in (None, log.parent.parent.name)
-        and cluster_id in (None, log.parent.name)
-        and log.is_dir()
-    ]
-    if not found:
+    found = options.latest_ended(profile, cluster_id)
+    if found is None:
         raise ClusterNotFound("there are no logs of such a cluster; hpcremote list shows those that run")
-    return max(found, key=lambda log: log.stat().st_mtime).parent
+    return found
 
 
 def _show(log: Path, count: int, *, title: bool) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from pathlib import Path
 from typing import Any
 
 from hpcremote import clusters
@@ -109,7 +110,7 @@ def pick(profile: str | None, cluster_id: str | None) -> Found:
     Raises:
         ClusterNotFound: there is none, or several and it was not said which.
     """
-    named = profile or os.environ.get("HPCREMOTE_PROFILE") or None
+    named = named_profile(profile)
     found = records(named, cluster_id)
     if len(found) > 1:
         conditions = clusters.conditions(found)
@@ -126,6 +127,24 @@ def pick(profile: str | None, cluster_id: str | None) -> Found:
     what = f"cluster {cluster_id!r}" if cluster_id else "cluster"
     where = f" of profile {named!r}" if named else ""
     raise ClusterNotFound(f"there is no {what}{where}; hpcremote list shows those there are")
+
+
+def latest_ended(profile: str | None, cluster_id: str | None) -> Path | None:
+    """Return the folder of the cluster that left logs the latest, None if none did."""
+    named = named_profile(profile)
+    found = [
+        folder
+        for folder in record.folders()
+        if named in (None, folder.parent.name)
+        and cluster_id in (None, folder.name)
+        and record.log_folder(folder).is_dir()
+    ]
+    return max(found, key=lambda folder: record.log_folder(folder).stat().st_mtime, default=None)
+
+
+def named_profile(profile: str | None) -> str | None:
+    """Return the profile that was named on the command line or by the environment, None if none was."""
+    return profile or os.environ.get("HPCREMOTE_PROFILE") or None
 
 
 def as_options(profile: str, cluster_id: str) -> str:

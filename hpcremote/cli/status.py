@@ -3,27 +3,50 @@
 from __future__ import annotations
 
 import json
+import textwrap
 import time
 from collections.abc import Sequence
 
 from hpcremote import clusters
 from hpcremote.cli import exits, options
-from hpcremote.launch import byhand
+from hpcremote.errors import ClusterNotFound
+from hpcremote.launch import byhand, failed
 
 
 def run(words: Sequence[str]) -> int:
     """Run the command; the exit status is 0 only for a cluster that runs."""
-    made = options.parser("status", "Say how a cluster is. The exit status is 0 only if it runs.")
+    made = options.parser(
+        "status",
+        "Say how a cluster is, or why its last start failed. The exit status is 0 only if it runs.",
+    )
     made.add_argument("--json", action="store_true", help="for programs")
     args = made.parse_args(words)
-    chosen = options.pick(args.profile, args.cluster_id)
-    seen = clusters.status(chosen.profile, chosen.cluster_id)
+    seen = clusters.status(*_meant(args.profile, args.cluster_id))
     print(json.dumps(seen._asdict(), indent=2) if args.json else "\n".join(lines(seen, time.time())))
+    if seen.failed is not None:
+        return exits.NO_CLUSTER
     return exits.OK if seen.running else exits.ERROR
+
+
+def _meant(profile: str | None, cluster_id: str | None) -> tuple[str, str]:
+    """Return profile and id of the cluster that is meant, or else of the last start if that failed."""
+    try:
+        chosen = options.pick(profile, cluster_id)
+    except ClusterNotFound:
+        several = options.records(options.named_profile(profile), cluster_id)
+        folder = None if several else options.latest_ended(profile, cluster_id)
+        if folder is None or failed.read(folder) is None:
+            raise
+        return folder.parent.name, folder.name
+    return chosen.profile, chosen.cluster_id
 
 
 def lines(seen: clusters.Status, now: float) -> list[str]:
     """Return a status in words."""
+    if seen.failed is not None:
+        what = f"there is no cluster {seen.cluster_id!r} of profile {seen.profile!r}"
+        when = f"its last start failed {span(now - seen.failed)} ago on {seen.host}"
+        return [f"{what}: {when}", textwrap.indent(seen.failure, "  ")]
     count = sum(map(len, seen.engines.values()))
     said = [
         f"cluster {seen.cluster_id!r} of profile {seen.profile!r}: {seen.condition}",

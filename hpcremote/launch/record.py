@@ -6,7 +6,7 @@
                                               /client.json     the controller's: how to connect (secret)
                                               /engine.json
                                               /job.sh          what was submitted, if anything was
-                                              /logs/controller.log, engines.log
+                                              /logs/controller.log, engines.log, failed.json
                                               /.lock           held while a start or stop is at work
 
 There is no secret in ``cluster.json``. Pids stand with their start times: one that was reused is never taken

@@ -159,6 +159,35 @@ def test_a_failed_start_says_why_and_logs_tell_later(tmp_path, monkeypatch):
     assert "hpcremote: engine 0 ended before all engines were there (exit code 3)" in failed.stderr
     assert "oh no" in failed.stderr
     assert "oh no" in hpcremote("logs", "--engines").stdout
+    status = hpcremote("status")
+    assert status.returncode == exits.NO_CLUSTER
+    assert "engine 0 ended before all engines were there (exit code 3)" in status.stdout
+    assert hpcremote("start", "-n", "1", "-p", "local", "-q").returncode == exits.OK
+    assert hpcremote("stop").returncode == exits.OK
+    assert hpcremote("status").stdout == ""
+
+
+def test_what_the_scheduler_said_of_a_job_that_it_did_not_take_is_told_later(tmp_path, monkeypatch):
+    sbatch = tmp_path / "sbatch"
+    sbatch.write_text("#!/bin/sh\necho sbatch: error: invalid partition specified: nosuch >&2\nexit 1\n")
+    sbatch.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    start = hpcremote("start", "-n", "2", "-p", "slurm", "--set", "queue=nosuch")
+    assert start.returncode == exits.NOT_LAUNCHED
+    status = hpcremote("status", "-p", "slurm")
+    assert (status.returncode, status.stderr) == (exits.NO_CLUSTER, "")
+    first, *said = status.stdout.splitlines()
+    assert first.startswith("there is no cluster 'default' of profile 'slurm': its last start failed ")
+    assert "  sbatch: error: invalid partition specified: nosuch" in said
+    assert "sbatch: error: invalid partition specified: nosuch" in hpcremote("logs").stdout.splitlines()
+    told = hpcremote("status", "--json")
+    assert told.returncode == exits.NO_CLUSTER
+    seen = json.loads(told.stdout)
+    assert (seen["condition"], seen["n"]) == ("failed", 2)
+    assert f"hpcremote: {seen['failure']}\n" in start.stderr
+    assert hpcremote("status", "-p", "local").returncode == exits.NO_CLUSTER
+    assert hpcremote("clean").returncode == exits.OK
+    assert hpcremote("status", "-p", "slurm").stdout == ""
 
 
 def test_logs_follow_to_the_end(home):

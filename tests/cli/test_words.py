@@ -71,6 +71,16 @@ def test_a_status_tells_how_engines_ended():
     assert "    engine 1 ended: killed by SIGKILL" in said
 
 
+def test_a_start_that_failed_in_words():
+    seen = STATUS._replace(
+        condition="failed", failed=150.0, failure="it did not take the job:\nno such queue"
+    )
+    assert lines(seen, 165.0) == [
+        "there is no cluster 'a' of profile 'mpi': its last start failed 15 s ago on vm",
+        "  it did not take the job:\n  no such queue",
+    ]
+
+
 def test_a_broken_cluster_has_a_remedy():
     said = lines(STATUS._replace(condition="broken", engines={}), 165.0)
     assert said[-1].startswith("  remedy      hpcremote stop --profile mpi --cluster-id a ")

@@ -170,13 +170,23 @@ def test_a_start_that_cannot_succeed_says_what_to_set(site: Site) -> None:
         said = site.user.fail("--cluster-id", "wrong", **keys)
         assert words in said
         assert remedy.format(name=site.name) in said
+        _is_told_later(site, words)
     said = site.user.fail("--cluster-id", "wrong", **{**site.launcher.two, "interface": "127.0.0.1"})
     assert "cannot reach the controller of cluster 'wrong'" in said
     assert re.search(r"tcp://127.0.0.1:\d+: connection refused", said), said
     whose = "(head|the controller's host)"
     wanted = rf"[Ss]et `interface:` in profile '?{site.name}'? to a name or address of {whose} that "
     assert re.search(wanted, said), said
+    _is_told_later(site, "cannot reach the controller of cluster 'wrong'")
     eventually(lambda: site.jobs() == jobs)
+
+
+def _is_told_later(site: Site, words: str) -> None:
+    told = site.user.hpcremote("status", "--cluster-id", "wrong")
+    assert told.returncode == 3
+    assert "its last start failed" in told.stdout
+    assert words in told.stdout
+    assert words in site.user.hpcremote("logs", "--cluster-id", "wrong").stdout
 
 
 def test_a_killed_rank(running: Site) -> None:
