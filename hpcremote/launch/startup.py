@@ -27,7 +27,7 @@ from hpcremote import files
 from hpcremote.errors import LaunchError
 from hpcremote.ids import new_uid
 from hpcremote.launch import catalog, job, memory, process, record, remote, text
-from hpcremote.launch.batch import draft, jobs
+from hpcremote.launch.batch import draft, jobs, spread
 from hpcremote.launch.batch.draft import Draft
 from hpcremote.launch.batch.submission import Standing, Submission
 from hpcremote.launch.process import Child, of_pid
@@ -120,7 +120,7 @@ class Startup:
                 "submitted to"
             )
         if self.profile.scheduler:
-            self.drafts(controller)
+            spread.check(self.drafts(controller)[-1])
         else:
             job.check_room(self.profile, self.n)
 
@@ -164,7 +164,9 @@ class Startup:
         python = job.python_of(self.profile)
         lines = [] if self._in_job else [f"$ {text.shown([python, *controller])}"]
         if self.profile.scheduler:
-            for job_ in self.drafts(controller):
+            drafts = self.drafts(controller)
+            spread.check(drafts[-1])
+            for job_ in drafts:
                 given = f" < {text.shown([str(job_.path)])}" if job_.scheduler.submit.stdin else ""
                 lines += [
                     f"$ {text.shown(job_.words)}{given}",

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from hpcremote.launch import catalog
+from hpcremote.launch.batch import spread
 from tests.integration.support import eventually
 from tests.schedulers.lab.gridengine import GridEngine
 from tests.schedulers.lab.hosts import Hosts
@@ -76,3 +78,13 @@ def test_a_node_comes_back_after_a_power_failure(sge: GridEngine, hosts: Hosts, 
     job = sge.submit("#!/bin/sh\nhostname\n", *options, cwd=tmp_path)
     sge.wait_for(job, "")
     assert (tmp_path / "out").read_text() == "node2\n"
+
+
+def test_who_spreads_ranks_is_read_from_what_it_shows(sge: GridEngine) -> None:
+    how = catalog.scheduler("sge").spread
+    assert how is not None
+    puts = {
+        name: spread.contradiction(how, sge.run("qconf", "-sp", name, check=True).stdout, 2, 2)
+        for name in ("mpi", "fill", "smp")
+    }
+    assert puts == {"mpi": "", "fill": "", "smp": "all ranks on one node"}

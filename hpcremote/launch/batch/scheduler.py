@@ -77,6 +77,19 @@ class Ended:
 
 
 @dataclass(frozen=True)
+class Spread:
+    """Who spreads ranks over nodes where a script cannot ask for that, and how to look what is done there.
+
+    The command's output shows in ``each`` a fixed number of ``ranks`` a node, in ``one`` that all go to one.
+    """
+
+    command: tuple[str, ...]
+    each: re.Pattern[str]
+    one: re.Pattern[str]
+    say: str
+
+
+@dataclass(frozen=True)
 class Scheduler:
     """A batch system.
 
@@ -86,6 +99,7 @@ class Scheduler:
         cancel: ends jobs; ``absent`` is what it says of one that is gone already.
         signal: sends a signal to a job's processes, where that can be done.
         writes: what it writes into a job's own output when it ends it, by outcome.
+        spread: who spreads ranks over nodes, where that cannot be asked for.
     """
 
     name: str
@@ -100,6 +114,7 @@ class Scheduler:
     absent: re.Pattern[str] | None
     signal: tuple[str, ...]
     writes: Mapping[str, re.Pattern[str]]
+    spread: Spread | None
     hints: tuple[Hint, ...]
 
 
@@ -112,7 +127,7 @@ def parse(text: str, name: str, source: str) -> Scheduler:
     """
     read = Reader(text, source)
     top = read.mapping(
-        (), "kind about inside submit status ended cancel", "defaults absent signal writes hints"
+        (), "kind about inside submit status ended cancel", "defaults absent signal writes spread hints"
     )
     return Scheduler(
         name=name,
@@ -127,6 +142,7 @@ def parse(text: str, name: str, source: str) -> Scheduler:
         absent=read.optional(top, "absent"),
         signal=read.lines(top, "signal"),
         writes=read.patterns(top, "writes", OUTCOMES),
+        spread=_spread(read) if "spread" in top else None,
         hints=hints(read),
     )
 
@@ -171,6 +187,17 @@ def _ended(read: Reader, index: int) -> Ended:
         code=maybe("code"),
         signal=maybe("signal"),
         reason=maybe("reason"),
+    )
+
+
+def _spread(read: Reader) -> Spread:
+    path = ("spread",)
+    part = read.mapping(path, "command each one say", "")
+    return Spread(
+        command=read.lines(part, "command", path),
+        each=_with_groups(read, path, part, "each", "ranks"),
+        one=read.pattern(part, "one", path),
+        say=read.string(part, "say", path),
     )
 
 

@@ -80,8 +80,8 @@ def _shown(value: Value, *, comment: bool) -> str:
 
 #: What a profile can ask a scheduler for, and the names by which a template or command may take it.
 _TAKEN_AS = {
-    "nodes": "nodes ranks_per_node cores_per_node parallel_environment",
-    "ranks_per_node": "nodes ranks_per_node cores_per_node parallel_environment",
+    "nodes": "nodes ranks_per_node cores_per_node",
+    "ranks_per_node": "nodes ranks_per_node cores_per_node",
     "threads_per_rank": "threads_per_rank cores_per_node cores",
     "gpus_per_node": "gpus_per_node",
     "memory": "memory_mb memory_kb memory_per_rank_mb",

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from hpcremote import files
 from hpcremote.errors import LaunchError
 from hpcremote.launch import job, text
-from hpcremote.launch.batch import commands, poller, reading, triage
+from hpcremote.launch.batch import commands, poller, reading, spread, triage
 from hpcremote.launch.batch.draft import Draft
 from hpcremote.launch.batch.polling import SUBMITTED
 from hpcremote.launch.process import Child, Process
@@ -117,7 +117,8 @@ class Submission:
         if seen.state in ("running", "ending", "cancelling", "ended"):
             return Standing("started", f"{self.job} {seen}")
         if seen is SUBMITTED:
-            return Standing("submitted", about)
+            who = spread.note(self.draft)
+            return Standing("submitted", f"{about}; {who}" if who else about)
         return Standing("queued", f"{about} {seen}")
 
     @property
