@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 
@@ -171,6 +172,68 @@ def test_batch() -> None:
     lacking = batch.Seen("slurm", {"slurm": []}, {"slurm": ["sbatch"]})
     assert verdicts(batch.judge(lacking)) == [PROBLEM]
     assert "no batch system here" in batch.judge(lacking._replace(wanted=""))[0].said
+
+
+#: What commands that several batch systems have say of themselves.
+QSUB = {
+    "pbs": 'echo "pbs_version = 22.05.11"',
+    "torque": 'echo "Version: 6.1.3" >&2; echo "Commit: unknown" >&2',
+    "slurm-wlm-torque": 'echo "Unknown option: version" >&2; echo Usage: >&2; exit 2',
+    "sge": """echo 'qsub: invalid option argument "--version"' >&2; exit 2""",
+    "nobody": "exit 1",
+}
+QSTAT = {
+    "pbs": "echo \"qstat: invalid option -- 'h'\" >&2; echo usage: >&2; exit 2",
+    "torque": "echo usage: >&2; exit 2",
+    "slurm-wlm-torque": "echo Usage: >&2; exit 2",
+    "sge": "echo SGE 8.1.9; echo 'usage: qstat [options]'",
+    "nobody": "exit 1",
+}
+SGE_THAT_IS_NOT_SET_UP = 'echo "error: unable to read qmaster name" >&2; exit 1'
+
+
+def qsubs(folder: Path, name: str, qstat: str = "") -> None:
+    for command_, code in (("qsub", QSUB[name]), ("qstat", qstat or QSTAT[name]), ("qdel", "exit 1")):
+        (folder / command_).write_text(f"#!/bin/sh\n{code}\n")
+        (folder / command_).chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    ("whose", "qstat", "found"),
+    [
+        ("pbs", "", "pbs"),
+        ("torque", "", "torque"),
+        ("slurm-wlm-torque", "", "torque"),
+        ("sge", "", "sge"),
+        ("sge", SGE_THAT_IS_NOT_SET_UP, "sge"),
+    ],
+)
+def test_whose_commands_they_are_is_asked(
+    whose: str, qstat: str, found: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three batch systems have qsub, qstat and qdel."""
+    qsubs(tmp_path, whose, qstat)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (only,) = batch.judge(batch.probe(profile.load("local")))
+    assert only.said.startswith(f"found: {found} (")
+    for wanted in ("pbs", "torque", "sge"):
+        (only,) = batch.judge(batch.probe(profile.load(wanted)))
+        if wanted == found:
+            assert only.said == f"qsub, qstat, qdel: the commands of {wanted} are here"
+        else:
+            assert verdicts([only]) == [PROBLEM]
+            assert only.said == f"qsub, qstat, qdel are here, but not those of {wanted}: they are of {found}"
+            assert only.remedy == f"scheduler: {found} in the profile"
+
+
+def test_commands_that_nobody_is_known_by_are_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    qsubs(tmp_path, "nobody")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (only,) = batch.judge(batch.probe(profile.load("pbs")))
+    assert verdicts([only]) == [WARNING]
+    assert only.said.endswith("but not those of pbs, by what `qsub --version` says")
 
 
 def test_trial() -> None:

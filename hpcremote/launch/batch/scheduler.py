@@ -77,6 +77,14 @@ class Ended:
 
 
 @dataclass(frozen=True)
+class Recognise:
+    """How to tell whose the commands are, as several have a ``qsub``: it prints ``pattern``."""
+
+    command: tuple[str, ...]
+    pattern: re.Pattern[str]
+
+
+@dataclass(frozen=True)
 class Spread:
     """Who spreads ranks over nodes where a script cannot ask for that, and how to look what is done there.
 
@@ -100,6 +108,7 @@ class Scheduler:
         signal: sends a signal to a job's processes, where that can be done.
         writes: what it writes into a job's own output when it ends it, by outcome.
         spread: who spreads ranks over nodes, where that cannot be asked for.
+        recognise: how its commands are told from those of another one that have the same names.
     """
 
     name: str
@@ -115,6 +124,7 @@ class Scheduler:
     signal: tuple[str, ...]
     writes: Mapping[str, re.Pattern[str]]
     spread: Spread | None
+    recognise: Recognise | None
     hints: tuple[Hint, ...]
 
 
@@ -127,7 +137,9 @@ def parse(text: str, name: str, source: str) -> Scheduler:
     """
     read = Reader(text, source)
     top = read.mapping(
-        (), "kind about inside submit status ended cancel", "defaults absent signal writes spread hints"
+        (),
+        "kind about inside submit status ended cancel",
+        "defaults absent signal writes spread recognise hints",
     )
     return Scheduler(
         name=name,
@@ -143,6 +155,7 @@ def parse(text: str, name: str, source: str) -> Scheduler:
         signal=read.lines(top, "signal"),
         writes=read.patterns(top, "writes", OUTCOMES),
         spread=_spread(read) if "spread" in top else None,
+        recognise=_recognise(read) if "recognise" in top else None,
         hints=hints(read),
     )
 
@@ -188,6 +201,12 @@ def _ended(read: Reader, index: int) -> Ended:
         signal=maybe("signal"),
         reason=maybe("reason"),
     )
+
+
+def _recognise(read: Reader) -> Recognise:
+    path = ("recognise",)
+    part = read.mapping(path, "command pattern", "")
+    return Recognise(read.lines(part, "command", path), read.pattern(part, "pattern", path))
 
 
 def _spread(read: Reader) -> Spread:

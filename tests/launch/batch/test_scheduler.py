@@ -33,7 +33,7 @@ def test_a_whole_file() -> None:
     assert (ours.name, ours.submit.command, ours.submit.stdin) == ("ours", ("ours-submit", "$script"), False)
     assert ours.status.states["queued"].fullmatch("WAITING")
     assert ours.ended[0].outcomes == {}
-    assert (ours.signal, ours.hints, ours.absent, ours.spread) == ((), (), None, None)
+    assert (ours.signal, ours.hints, ours.absent, ours.spread, ours.recognise) == ((), (), None, None, None)
 
 
 @pytest.mark.parametrize(
