@@ -154,6 +154,12 @@ def state_letter(pid: int) -> str:
     return text.rpartition(")")[2].strip()[:1]
 
 
+def memory(pid: int) -> int:
+    """Return how much memory a process has resident, in bytes; 0 if that cannot be known."""
+    fields = _proc(pid, "statm").split()
+    return int(fields[1]) * os.sysconf("SC_PAGE_SIZE") if len(fields) > 1 else 0
+
+
 def describe(pid: int) -> str:
     """Return what the kernel says that the process does, in a few words."""
     letter = state_letter(pid)

@@ -24,7 +24,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from hpcremote.agent import look
-from hpcremote.agent.machine import Agent
+from hpcremote.agent.machine import ODD, Agent
 from hpcremote.agent.relay import Relay
 from hpcremote.agent.scheduler import time_left
 from hpcremote.agent.watch import Watched, last_words
@@ -260,7 +260,7 @@ class Server:
 
     def _receive(self, message: m.AnyMessage) -> None:
         if isinstance(message, m.Look):
-            if self._relay is None:
+            if self._relay is None or message.brief:
                 self._send([m.Seen(message.request, self._look(message))])
             else:  # nobody's messages wait for that
                 threading.Thread(target=self._look_aside, args=(message,), daemon=True).start()
@@ -286,6 +286,11 @@ class Server:
 
     def _look(self, wish: m.Look) -> list[m.Sight]:
         ranks = self._ranks(wish.uids)
+        if wish.brief:
+            return [
+                m.Sight(rank.uid, "", ODD.get(look.state_letter(rank.pid), ""), memory=look.memory(rank.pid))
+                for rank in ranks
+            ]
         texts = look.look(ranks, PYTHON)
         deadline = time.monotonic() + NATIVE
         sights = []

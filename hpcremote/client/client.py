@@ -294,6 +294,9 @@ class Client(Strict, Sets, Ends, Calls):
     def queue_status(self, targets: Targets = "all", verbose: bool = False) -> dict[Any, Any]:
         """Return for each engine how many calls it has before it (``queue``) and behind it (``completed``).
 
+        ``state`` is there if an engine's process has been stopped for some seconds (``stopped``), or hangs in
+        the kernel (``waiting for I/O``).
+
         Args:
             targets: engines; one id returns its figures alone.
             verbose: no meaning here.

@@ -237,11 +237,15 @@ class Sets:
     def info(self) -> EngineTable:
         """Return a table of the engines: where they are, what they are at, of which Python and MPI library.
 
-        ``set`` is the number by which :meth:`set` gives it.
+        ``set`` is the number by which :meth:`set` gives it. ``memory``, the resident set, and whether an
+        engine is stopped, are seen now by the node agents, also of engines that are at work or stuck. Where
+        no agent answers within a second, ``memory`` is empty.
         """
         numbers = {one.base: one.number for one in self.engine_sets}
         engines = self._engines().values()
         status = self.link.query("queue_status")["engines"]
+        for engine, seen in self.link.query("processes").items():
+            status.get(engine, {}).update(seen)
         return EngineTable(engines, numbers, status, self.link.walltime.left)
 
 

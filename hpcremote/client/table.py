@@ -16,8 +16,10 @@ _COLUMNS = ("id", "set", "rank", "host", "pid", "cores", "state", "left", "memor
 class EngineTable:
     """Rows of ``id, set, rank, host, pid, cores, state, left, memory, python, mpi``, also for notebooks.
 
-    ``state`` is ``idle`` or ``busy``, with how many calls wait; ``left`` (until the engine's job ends) and
-    ``memory`` are there where they are known.
+    ``state`` is ``idle`` or ``busy``, with how many calls wait. Of a process that does not run it is
+    ``stopped``, or ``waiting for I/O`` where it hangs in the kernel, and with calls ``stopped while busy``.
+    ``left`` (until the engine's job ends) and ``memory`` (what it has resident) are there where they are
+    known.
 
     Args:
         engines: the engines.
@@ -78,15 +80,16 @@ def _row(engine: EngineInfo, number: int, status: Mapping[str, Any], left: float
         engine.host,
         str(engine.pid),
         engine.cores,
-        _state(int(status.get("queue", 0))) if status else "?",
+        _state(int(status.get("queue", 0)), status.get("state", "")) if status else "?",
         "" if left is None else words(left),
-        f"{status['memory'] / 2**20:.0f} MB" if status.get("memory") else "",
+        f"{status['memory'] / 2**20:.0f} MiB" if status.get("memory") else "",
         engine.python,
         engine.mpi.partition("\n")[0],
     )
 
 
-def _state(queue: int) -> str:
+def _state(queue: int, noticed: str) -> str:
     if queue == 0:
-        return "idle"
-    return "busy" if queue == 1 else f"busy, {queue - 1} queued"
+        return noticed or "idle"
+    busy = "busy" if queue == 1 else f"busy, {queue - 1} queued"
+    return f"{noticed} while {busy}" if noticed else busy

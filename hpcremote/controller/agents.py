@@ -28,12 +28,17 @@ from hpcremote.wire.lastwords import SILENT
 PATIENCE = 5.0
 #: The same where a tool has to read the symbols of all libraries.
 NATIVE_PATIENCE = 15.0
+#: The same where they have only to read what the kernel says.
+BRIEF_PATIENCE = 1.0
 #: How long the end of an engine elsewhere waits for its agent to say how, in seconds.
 HOLD = 0.5
 #: How long an engine whose agent has ended may take to come back, or to be seen alive by another, in seconds.
 RETURN = 5.0
 #: A node's agent is started anew at most so many times within so many seconds.
 TRIES, WITHIN = 5, 60.0
+#: What is said of a rank of which an agent says such a state, and what of that is in the log.
+STATES = {"T": "stopped", "D": "waiting for I/O"}
+_LOGGED = {"T": "is stopped (SIGCONT lets it go on)", "D": "hangs in the kernel (a file system?)"}
 #: Of how many ranks the end may be known before their connection ends.
 _EARLY = 10_000
 
@@ -78,6 +83,7 @@ class Agents:
 
     Attributes:
         handlers: what to do with an agent's messages.
+        noticed: the ranks that are stopped or hang in the kernel, by uid, and which of the two.
     """
 
     def __init__(self, roster: Roster, actions: Actions) -> None:
@@ -85,7 +91,7 @@ class Agents:
         self._actions = actions
         self._agents: dict[Peer, Agent] = {}
         self._by_uid: dict[str, Peer] = {}
-        self._states: dict[str, str] = {}
+        self.noticed: dict[str, str] = {}
         self._wishes: dict[int, Wish] = {}
         self._asked = 0
         self._held: dict[str, Held] = {}
@@ -135,6 +141,7 @@ class Agents:
         for uid in agent.uids:
             if self._by_uid.get(uid) == peer:
                 del self._by_uid[uid]
+                self.noticed.pop(uid, None)
         for wish in list(self._wishes.values()):
             self._miss(wish, peer, f"the node agent of {agent.host} (pid {agent.pid}) has just ended")
         if heal:
@@ -174,8 +181,12 @@ class Agents:
         answer: Callable[[dict[str, dict[str, object]]], None],
         *,
         native: bool = False,
+        brief: bool = False,
     ) -> None:
-        """Have agents look at these engines, and call *answer* with what they saw, by id."""
+        """Have agents look at these engines, and call *answer* with what they saw, by id.
+
+        *brief* is for what can be known at once: nobody waits for an agent that is not there yet.
+        """
         rows: dict[str, dict[str, object]] = {}
         targets: dict[Peer, list[str]] = {}
         unwatched: dict[str, str] = {}
@@ -184,16 +195,17 @@ class Agents:
             said = dict.fromkeys(("text", "native", "note"), "")
             rows[info.uid] = {"id": info.id, "rank": info.rank, "host": info.host, **said}
             agent = self._by_uid.get(info.uid)
-            if agent is None:
-                unwatched[info.uid] = info.host
-            else:
+            if agent is not None:
                 targets.setdefault(agent, []).append(info.uid)
+            elif not brief:
+                unwatched[info.uid] = info.host
         self._asked += 1
-        until = self._actions.now + (NATIVE_PATIENCE if native else PATIENCE)
+        patience = NATIVE_PATIENCE if native else BRIEF_PATIENCE if brief else PATIENCE
+        until = self._actions.now + patience
         wish = Wish(self._asked, answer, until, rows, targets, unwatched, native)
         self._wishes[self._asked] = wish
         for peer, uids in targets.items():
-            self._actions.send(peer, m.Look(self._asked, uids, native))
+            self._actions.send(peer, m.Look(self._asked, uids, native, brief))
         for host in sorted(set(unwatched.values())):
             self._start_anew(host)
         self._settle(wish)
@@ -205,6 +217,8 @@ class Agents:
         for sight in seen.sights:
             if row := wish.rows.get(sight.uid):
                 row.update(text=sight.text, state=sight.state, native=sight.native, note=sight.note)
+                if sight.memory:
+                    row["memory"] = sight.memory
         asked = wish.waiting[peer]
         wish.waiting[peer] = [uid for uid in asked if "state" not in wish.rows[uid]]
         if not wish.waiting[peer] or len(seen.sights) < len(asked):
@@ -255,10 +269,12 @@ class Agents:
     def _noticed(self, peer: Peer, noticed: m.Noticed, _frames: Sequence[Frame]) -> None:
         if noticed.uid not in self._agents[peer].uids:
             return
-        said = {"T": "is stopped (SIGCONT lets it go on)", "D": "hangs in the kernel (a file system?)"}
+        self.noticed.pop(noticed.uid, None)
+        if noticed.state in STATES:
+            self.noticed[noticed.uid] = STATES[noticed.state]
         for info in self._roster.infos():
             if info.uid == noticed.uid:
-                self._actions.log(f"engine {info.id} {said.get(noticed.state, 'goes on')}")
+                self._actions.log(f"engine {info.id} {_LOGGED.get(noticed.state, 'goes on')}")
 
     def _exited(self, peer: Peer, exited: m.Exited, _frames: Sequence[Frame]) -> None:
         agent = self._agents[peer]
@@ -266,6 +282,7 @@ class Agents:
             return
         agent.uids.discard(exited.uid)
         self._by_uid.pop(exited.uid, None)
+        self.noticed.pop(exited.uid, None)
         held = self._held.pop(exited.uid, None)
         if held is not None:
             self._released.append(Lost(held.lost.peer, exited.cause, exited.output))

@@ -87,7 +87,7 @@ class Controller:
         self._inquests = Inquests(self.roster, self._actions, self.walltime.left)
         self._restarting = Restarting(self.roster, self._actions)
         identity = {"cluster_id": cluster_id, "version": version, "host": host, "pid": pid}
-        self._asking = Asking(identity, self.roster, self.clients, self._actions)
+        self._asking = Asking(identity, self.roster, self.agents, self.clients, self._actions)
         self.strangers: dict[Peer, Stranger] = {}
         self._now = 0.0
         self._closing = Closing(

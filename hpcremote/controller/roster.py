@@ -148,14 +148,6 @@ class Roster:
         """Return how an engine went."""
         return self._gone.get(engine) or m.Gone(engine, "", f"there is no engine {engine} in this cluster")
 
-    def queue_status(self) -> dict[str, object]:
-        """Count what each engine has to do, and has done."""
-        rows = {
-            str(key): {"queue": len(engine.runs), "completed": engine.completed, "tasks": 0}
-            for key, engine in sorted(self.engines.items())
-        }
-        return {"engines": rows, "unassigned": 0}
-
     def progress(self) -> dict[str, object]:
         """Say how far starting engines are, which failed, how many are ready, and how others went."""
         phases = {"started": 0, "MPI_Init": 0, "joined": 0}

@@ -56,11 +56,16 @@ class Warned(Message, tag="warned"):
 
 
 class Look(Message, tag="look"):
-    """Look where these ranks are; ``native``: in C code too, where a tool for that is installed."""
+    """Look where these ranks are; ``native``: in C code too, where a tool for that is installed.
+
+    ``brief``: say only what memory they take and whether they are stopped (in ``Sight.state`` as in
+    ``Noticed.state``), for which nothing is asked of them.
+    """
 
     request: int
     uids: list[str]
     native: bool = False
+    brief: bool = False
 
 
 class Signal(Message, tag="signal"):

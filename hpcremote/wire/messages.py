@@ -207,7 +207,7 @@ class Shutdown(Message, tag="shutdown"):
 
 
 class Query(Message, tag="query"):
-    """Ask the controller for ``what``: ``queue_status`` or ``info``."""
+    """Ask the controller for ``what``, such as ``queue_status``, or what engines' ``processes`` do."""
 
     request: int
     what: str

@@ -83,7 +83,8 @@ class Gone(msgspec.Struct, array_like=True):
 class Sight(msgspec.Struct, array_like=True):
     """A rank, seen from outside: its Python stack (``wire.stacks``), what the kernel says, its C stack.
 
-    ``note`` is what it noted of its collectives (``wire.notes``).
+    ``note`` is what it noted of its collectives (``wire.notes``), ``memory`` what it has resident in bytes
+    (0: not known).
     """
 
     uid: str
@@ -91,3 +92,4 @@ class Sight(msgspec.Struct, array_like=True):
     state: str = ""
     native: str = ""
     note: str = ""
+    memory: Count = 0

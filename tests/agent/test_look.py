@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from hpcremote import files
@@ -93,6 +94,17 @@ def test_a_stopped_one_is_not_waited_for(tmp_path, started):
     assert look.describe(one.process.pid).startswith("stopped by a signal (T)")
     one.process.send_signal(signal.SIGCONT)
     assert one.end() == 0
+
+
+def test_memory_is_seen_until_the_process_has_ended(tmp_path, started):
+    one = Stuck(tmp_path)
+    started.append(one)
+    # It is about to sleep and takes no more then.
+    eventually(
+        lambda: look.memory(one.process.pid) == psutil.Process(one.process.pid).memory_info().rss > 1 << 20
+    )
+    one.end()
+    assert look.memory(one.process.pid) == 0
 
 
 def test_another_process_with_that_pid_is_left_alone(tmp_path, started):

@@ -101,6 +101,8 @@ class FakeLink:
         self.size = size
         self.sent: list[Sent] = []
         self.shut_down: list[tuple[list[int], bool]] = []
+        self.processes: dict[str, dict[str, Any]] = {}
+        self.noticed: dict[int, str] = {}
         self.interrupts = 0
         self._numbers = 0
         self._paused = False
@@ -161,13 +163,17 @@ class FakeLink:
     def query(self, what: str, timeout: float = 10.0) -> Any:
         if what == "ended sets":
             return []
+        if what == "processes":
+            return self.processes
         assert what == "queue_status"
         with self._changed:
             waiting = [call.engine for call in self._open]
-            figures = {
+            figures: dict[str, dict[str, Any]] = {
                 str(number): {"queue": waiting.count(number), "completed": worker.done, "tasks": 0}
                 for number, worker in self._workers.items()
             }
+        for number, state in self.noticed.items():
+            figures[str(number)]["state"] = state
         return {"engines": figures, "unassigned": 0}
 
     def wait(self, done: Callable[[], bool], timeout: float | None = None) -> bool:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from hpcremote import EngineError, HPCRemoteError
@@ -103,21 +101,30 @@ def test_the_table_says_who_is_busy(rc: Client, link: FakeLink) -> None:
     assert rc.wait(timeout=10)
 
 
-def test_memory_has_a_column_where_it_is_known(
-    rc: Client, link: FakeLink, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    plain = link.query
-
-    def query(what: str, timeout: float = 10.0) -> Any:
-        told = plain(what)
-        if what == "queue_status":
-            told["engines"]["2"]["memory"] = 50 * 2**20
-        return told
-
+def test_memory_has_a_column_where_it_is_known(rc: Client, link: FakeLink) -> None:
     assert "memory" not in rc.info().columns
-    monkeypatch.setattr(link, "query", query)
+    link.processes = {"2": {"memory": 50 * 2**20, "state": ""}}
     column = rc.info().columns.index("memory")
-    assert [row[column] for row in rc.info().rows] == ["", "", "50 MB", ""]
+    assert [row[column] for row in rc.info().rows] == ["", "", "50 MiB", ""]
+
+
+def test_the_table_says_who_is_stopped(rc: Client, link: FakeLink) -> None:
+    link.noticed = {1: "stopped", 2: "waiting for I/O", 3: "stopped"}
+    link.pause()
+    rc[2].apply_async(abs, 1)
+    for _ in range(2):
+        rc[3].apply_async(abs, 1)
+    assert [row[6] for row in rc.info().rows] == [
+        "idle",
+        "stopped",
+        "waiting for I/O while busy",
+        "stopped while busy, 1 queued",
+    ]
+    # What is seen now counts more than what was noticed.
+    link.processes = {"0": {"memory": 1, "state": "stopped"}, "1": {"memory": 1, "state": ""}}
+    assert [row[6] for row in rc.info().rows][:2] == ["stopped", "idle"]
+    link.resume()
+    assert rc.wait(timeout=10)
 
 
 # ---------------------------------------------------------------- communicators

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from hpcremote.controller.agents import HOLD, PATIENCE, RETURN, TRIES
+from hpcremote.controller.agents import BRIEF_PATIENCE, HOLD, PATIENCE, RETURN, TRIES
 from hpcremote.controller.events import Arrived, Forget, Log, Lost, Opened, Rejoined, Send, Severed, Tick
 from hpcremote.controller.machine import Controller
 from hpcremote.wire import messages as m
@@ -192,11 +192,91 @@ def test_what_agents_may_not(bench):
     assert "x" not in bench.machine.agents
 
 
-def test_a_rank_that_is_stopped_is_in_the_log(bench):
+def states(bench: Bench) -> dict[str, object]:
+    """Return the states that a queue status has, by engine."""
+    bench.say("c", m.Query(9, "queue_status"))
+    rows = json.loads(bench.got("c", m.Answer)[-1].data)["engines"]
+    return {engine: row["state"] for engine, row in rows.items() if "state" in row}
+
+
+def test_a_rank_that_is_stopped_is_said_to_be(bench):
     bench.agent()
     bench.say("a", m.Noticed("uid1", "T"))
+    bench.say("a", m.Noticed("uid0", "D"))
+    assert states(bench) == {"0": "waiting for I/O", "1": "stopped"}
     bench.say("a", m.Noticed("uid1", ""))
-    assert bench.log[-2:] == ["engine 1 is stopped (SIGCONT lets it go on)", "engine 1 goes on"]
+    bench.say("a", m.Noticed("uid0", ""))
+    assert states(bench) == {}
+    assert bench.log[-4:] == [
+        "engine 1 is stopped (SIGCONT lets it go on)",
+        "engine 0 hangs in the kernel (a file system?)",
+        "engine 1 goes on",
+        "engine 0 goes on",
+    ]
+
+
+def test_what_was_noticed_is_forgotten_with_the_rank_and_with_the_agent(bench):
+    bench.agent()
+    bench.say("a", m.Noticed("uid0", "T"))
+    bench.say("a", m.Noticed("uid1", "T"))
+    bench.say("a", m.Exited("uid0", "killed by SIGKILL"))
+    assert states(bench) == {"1": "stopped"}
+    bench.feed(Lost("a"))
+    assert bench.machine.agents.noticed == {}
+    bench.agent("b")
+    bench.say("a", m.Noticed("uid1", "T"))  # it is nobody now
+    assert states(bench) == {}
+
+
+# ---------------------------------------------------------------- processes
+
+
+def small(uid: str, state: str = "") -> m.Sight:
+    return m.Sight(uid, "", state, memory=5 << 20)
+
+
+def test_what_processes_are_at_is_what_the_agents_see(bench):
+    bench.agent("a", ("uid0",))
+    bench.agent("b", ("uid1",))
+    bench.say("c", m.Query(7, "processes"))
+    assert bench.got("a", m.Look) == [m.Look(1, ["uid0"], False, True)]
+    bench.say("a", m.Seen(1, [small("uid0")]))
+    assert bench.got("c", m.Answer) == []
+    bench.say("b", m.Seen(1, [small("uid1", "T")]))
+    assert bench.answer() == {
+        "0": {"memory": 5 << 20, "state": ""},
+        "1": {"memory": 5 << 20, "state": "stopped"},
+    }
+    assert bench.machine.deadline() is None
+
+
+def test_of_a_process_that_has_just_ended_nothing_is_known(bench):
+    bench.agent()
+    bench.say("c", m.Query(7, "processes"))
+    bench.say("a", m.Seen(1, [small("uid0"), m.Sight("uid1", "")]))
+    assert bench.answer().keys() == {"0"}
+
+
+def test_nobody_waits_for_an_agent_that_is_not_there_and_none_is_started(bench):
+    bench.agent("a", ("uid0",))
+    bench.say("c", m.Query(7, "processes"))
+    bench.say("a", m.Seen(1, [small("uid0")]))
+    assert bench.answer().keys() == {"0"}
+    assert bench.got("e1", m.Tend) == []
+
+
+def test_an_agent_that_does_not_answer_is_waited_for_a_second(bench):
+    bench.agent("a", ("uid0",))
+    bench.agent("b", ("uid1",))
+    bench.say("c", m.Query(7, "processes"))
+    bench.say("a", m.Seen(1, [small("uid0")]))
+    bench.wait(BRIEF_PATIENCE)
+    assert bench.answer().keys() == {"0"}
+
+
+def test_without_agents_the_answer_comes_at_once(bench):
+    bench.say("c", m.Query(7, "processes"))
+    assert bench.answer() == {}
 
 
 # ---------------------------------------------------------------- ranks behind an agent that ended

@@ -39,6 +39,12 @@ def only_agent(running: Running) -> psutil.Process:
     return agent
 
 
+def column(running: Running, name: str) -> list[str]:
+    """Return what rc.info() has of each engine in one of its columns."""
+    table = running.rc.info()
+    return [row[table.columns.index(name)] for row in table.rows]
+
+
 def wait_in_c(gate):
     """Wait in C code that holds the GIL, until somebody opens *gate* for writing."""
     import ctypes
@@ -188,14 +194,37 @@ signal.signal(signal.SIGUSR1, lambda number, frame: got.append(number))
 
 def test_a_stopped_rank_is_said_to_be(mpi3):
     rc = mpi3.rc
+    only_agent(mpi3)
     rc[1].send_signal(signal.SIGSTOP)
     eventually(lambda: mpi3.engines[1].status() == psutil.STATUS_STOPPED)
     try:
         assert str(rc[1].stacks()) == f"rank 1 {rc[1].stacks().state[1]}"
         assert rc[1].stacks().state[1].startswith("stopped by a signal (T)")
+        waits = rc[1].apply_async(abs, -3)
+        assert column(mpi3, "state") == ["idle", "stopped while busy", "idle"]
+        eventually(lambda: rc.queue_status(1).get("state") == "stopped")
+        assert all(size.endswith(" MiB") for size in column(mpi3, "memory"))
     finally:
         rc[1].send_signal(signal.SIGCONT)
-    assert rc[1].apply_sync(abs, -3) == 3
+    assert waits.get(20) == 3
+    assert column(mpi3, "state") == ["idle"] * 3
+
+
+def test_memory_is_seen_also_of_a_rank_that_is_stuck(mpi3, gates):
+    """To a hundredth of what the kernel tells us, who ask a moment later."""
+    rc = mpi3.rc
+    only_agent(mpi3)
+    before = [int(size.split()[0]) for size in column(mpi3, "memory")]
+    rc[1].execute("block = b'x' * (200 << 20)", block=True)
+    stuck = rc[1].apply_async(wait_in_c, str(gates[0]))
+    until(rc[:].stacks, "wait_in_c")
+    after = [int(size.split()[0]) for size in column(mpi3, "memory")]
+    assert [round((new - old) / 100) for old, new in zip(before, after, strict=True)] == [0, 2, 0]
+    for rank, size in enumerate(after):
+        assert abs(mpi3.engines[rank].memory_info().rss / 2**20 - size) < 0.01 * size + 1
+    open_gate(gates[0])
+    assert stuck.get(20) == "through"
+    rc[1].execute("del block", block=True)
 
 
 def test_the_agent_costs_little(mpi3):

@@ -65,13 +65,13 @@ SAMPLES: list[m.AnyMessage] = [
     m.Tend(),
     m.Bereft(),
     m.Attend("node7", 4690, 1, ["e" * 32]),
-    m.Seen(3, [m.Sight("e" * 32, "Stack (most recent call first):\n", "sleeping", "#0 read ()", "[]")]),
+    m.Seen(3, [m.Sight("e" * 32, "Stack (most recent call first):\n", "sleeping", "#0 read ()", "[]", 9)]),
     m.Exited("e" * 32, "killed by SIGKILL", "last words\n"),
     m.Noticed("e" * 32, "T"),
     m.Remaining("e" * 32, 3540.0),
     m.Warned(["e" * 32], 15),
     m.HowLong("e" * 32),
-    m.Look(3, ["e" * 32], True),
+    m.Look(3, ["e" * 32], True, True),
     m.Signal(["e" * 32], 18),
 ]
 
