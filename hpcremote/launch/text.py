@@ -91,10 +91,10 @@ def library(flavours: Iterable[Flavour], said: str) -> tuple[Flavour, str] | Non
 
 
 def explain(hints: Iterable[Hint], output: str, values: Values) -> str:
-    """Return what a refusal in *output* means, or nothing."""
+    """Return what a refusal in *output* means, or nothing; a hint may say what its pattern's groups found."""
     for hint in hints:
-        if hint.pattern.search(output):
-            return fill(hint.say, values)
+        if match := hint.pattern.search(output):
+            return fill(hint.say, {**values, **match.groupdict()})
     return ""
 
 

@@ -131,6 +131,23 @@ def test_ended_by_the_scheduler_while_its_engines_work(batch: Batch) -> None:
         assert WORDS[ENDS[batch.name]] in str(error)
 
 
+@pytest.mark.parametrize("batch", ["pbs"], indirect=True)
+def test_ranks_that_the_jobs_mpiexec_leaves_lonely_are_told_what_to_set(batch: Batch, tmp_path: Path) -> None:
+    """An mpiexec of another MPI starts n ranks that know nothing of each other."""
+    other = tmp_path / "mpiexec"
+    other.write_text(
+        '#!/bin/bash\nif [ "$1" = --version ]; then echo "mpiexec (Open MPI) 4.1.4"; exit; fi\n'
+        'n=$2; shift 2; while [[ "$1" == -* ]]; do [ "$1" = -x ] && shift; shift; done\n'
+        'for ((i = 0; i < n; i++)); do "$@" & done; wait\n'
+    )
+    other.chmod(0o755)
+    with pytest.raises(LaunchError) as caught:
+        hpcremote.Cluster(n=2, profile=batch.name, mpiexec=str(other)).start()
+    said = str(caught.value)
+    assert f": mpiexec is Open MPI 4.1.4 ({other}), the ranks loaded " in said.splitlines()[0], said
+    assert "`mpiexec: /path/to/mpiexec` in profile pbs" in said.splitlines()[0]
+
+
 class EnoughError(Exception):
     pass
 

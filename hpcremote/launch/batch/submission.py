@@ -148,7 +148,11 @@ class Submission:
         return self._wrote
 
     def meaning(self, *, lonely: bool = False) -> str:
-        """Return what is known of why it went wrong, with the remedy, or nothing."""
+        """Return what is known of why it went wrong, with the remedy, or nothing.
+
+        Args:
+            lonely: the ranks did not find each other. What they and their starter said of that is in the log.
+        """
         hints = [*self.draft.launcher.hints, *self.draft.scheduler.hints]
         return triage.meaning(job.read_tail(self.log), hints, self.draft.values)
 

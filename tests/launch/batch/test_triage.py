@@ -66,3 +66,23 @@ def test_without_a_culprit_the_last_lines_are_shown() -> None:
 )
 def test_the_option_that_mends_it_is_named(line: str, remedy: str) -> None:
     assert remedy in meaning(line, SRUN.hints, ABOUT)
+
+
+LONELY = """\
+hpcremote: job 13 has started on node1
+hpcremote: 4 ranks by MPICH 4.0.2 (/old/bin/mpiexec)
+hpcremote: the ranks have ended
+hpcremote: job 13 has started on node2
+hpcremote: 4 ranks by Open MPI 4.1.4 (/opt/openmpi/bin/mpiexec)
+$ /opt/openmpi/bin/mpiexec -n 4 ...
+[1,0]<stderr>:hpcremote: 4 ranks were started, but MPI sees 1: the mpiexec that started this process does \
+not belong to the MPI library that mpi4py loaded (MPICH 5.0.2). Set `mpiexec:` in the profile to ...
+"""
+
+
+def test_lonely_ranks_of_an_mpiexec_are_told_both_sides_and_the_key() -> None:
+    said = meaning(LONELY, catalog.load("mpiexec").hints, ABOUT)
+    assert said.startswith(
+        "mpiexec is Open MPI 4.1.4 (/opt/openmpi/bin/mpiexec), the ranks loaded MPICH 5.0.2, and the two "
+    )
+    assert "`mpiexec: /path/to/mpiexec` in profile mine" in said
