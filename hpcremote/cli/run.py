@@ -29,7 +29,7 @@ def run(words: Sequence[str]) -> int:
         "run",
         "Start a cluster, run a Python program whose Client() finds it, stop the cluster, and exit with the "
         "program's exit code. In a batch system's job the engines are ranks of that job, as many as it has "
-        "slots.",
+        "slots (Slurm, Grid Engine, PBS, Torque, LSF; under Flux and HTCondor -n says how many).",
     )
     add_cluster(made)
     made.add_argument("-m", dest="module", metavar="MODULE", help="run a module instead of a file")

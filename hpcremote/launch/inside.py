@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from hpcremote import files, profile
@@ -13,6 +14,8 @@ from hpcremote.launch.batch.scheduler import Scheduler
 
 #: How many ranks the job was asked for, as the schedulers call it.
 _SLOTS = ("SLURM_NTASKS", "PBS_NP", "NSLOTS", "LSB_DJOB_NUMPROC")
+#: The file that has a line for each of them, where no variable has the number: PBS Pro.
+_NODES = "PBS_NODEFILE"
 
 
 class Here(NamedTuple):
@@ -31,9 +34,18 @@ def job(environ: Mapping[str, str] = os.environ) -> Here | None:
         except LauncherError:
             continue  # one that is wrong is told when it is used
         if isinstance(found, Scheduler) and environ.get(found.inside):
-            slots = next((environ[key] for key in _SLOTS if environ.get(key, "").isdigit()), None)
-            return Here(name, environ[found.inside], int(slots) if slots else None)
+            return Here(name, environ[found.inside], _slots(environ))
     return None
+
+
+def _slots(environ: Mapping[str, str]) -> int | None:
+    said = next((environ[key] for key in _SLOTS if environ.get(key, "").isdigit()), None)
+    if said is not None:
+        return int(said)
+    try:
+        return len(Path(environ[_NODES]).read_text().split()) or None
+    except (KeyError, OSError, UnicodeDecodeError):
+        return None  # not that kind of job, or a file that is on the job's first node only
 
 
 def adapt(here: Here, name: str | None, settings: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
