@@ -20,6 +20,12 @@ _REPORT = re.compile(
 )
 #: The stack of the thread that crashed, or that a signal met; other threads' have other titles.
 _STACK = re.compile(r"(Current thread 0x\w+ .*|Stack )\(most recent call first\):$")
+#: What Open MPI writes about a fatal signal, after Python's report: a C stack.
+_LIBRARY = re.compile(
+    r"^\[(\S+:\d+)\] \*\*\* Process received signal \*\*\*\n(?:\[\1\] .*\n)*"
+    r"\[\1\] \*\*\* End of error message \*\*\*\s*\Z",
+    re.MULTILINE,
+)
 #: A frame of ours: it called what stands above it.
 _OURS = re.compile(r'\s+File ".*/hpcremote/(cli|engine|net|wire)/\w+\.py", line ')
 _SIGNALS = {
@@ -37,7 +43,7 @@ def cause_of(text: str) -> str:
 
     Only the end of the text counts: the same words further up are output like any other.
     """
-    lines = text.splitlines()
+    lines = _without_library(text)[0].splitlines()
     last = _last_words(lines)
     if last is None:
         return SILENT
@@ -45,6 +51,12 @@ def cause_of(text: str) -> str:
         return lines[last][len(MARK) :].strip()
     fatal = _FATAL.match(lines[last])
     return _signal(fatal[1]) if fatal else "terminated by SIGTERM"
+
+
+def _without_library(text: str) -> tuple[str, str]:
+    """Return *text* without the MPI library's report of a signal at its end, and that report."""
+    found = _LIBRARY.search(text)
+    return (text[: found.start()], f"{found[0].rstrip()}\n") if found else (text, "")
 
 
 def _last_words(lines: Sequence[str]) -> int | None:
@@ -67,8 +79,10 @@ def for_people(text: str) -> str:
     """Return *text* as the user's code wrote it, without what is ours.
 
     That is our own lines and, in the report of a fault that it ends with, all but the user's frames in the
-    thread that crashed: who called them, what other threads did, which modules are loaded.
+    thread that crashed: who called them, what other threads did, which modules are loaded. These frames come
+    last, also where the MPI library has written the C stack after them.
     """
+    text, library = _without_library(text)
     lines = text.splitlines(keepends=True)
     bare = [line.rstrip("\r\n") for line in lines]
     last = _last_words(bare)
@@ -76,7 +90,7 @@ def for_people(text: str) -> str:
     if last is not None and not bare[last].startswith(MARK):
         tail = [*([lines[last]] if _FATAL.match(bare[last]) else []), *_users_frames(bare[last:])]
         lines = lines[:last]
-    return "".join([*(line for line in lines if not line.startswith(MARK)), *tail])
+    return "".join([*(line for line in lines if not line.startswith(MARK)), library, *tail])
 
 
 def _users_frames(report: Sequence[str]) -> list[str]:

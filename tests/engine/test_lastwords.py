@@ -117,6 +117,25 @@ def test_a_report_with_a_long_list_of_modules_is_told_all_the_same():
     assert "numpy" not in for_people(text)
 
 
+OPEN_MPI = """[node7:28077] *** Process received signal ***
+[node7:28077] Signal: Segmentation fault (11)
+[node7:28077] [ 0] /lib/x86_64-linux-gnu/libc.so.6(+0x3c050)[0x7f26f205a050]
+[node7:28077] *** End of error message ***
+"""
+
+
+def test_what_open_mpi_writes_after_a_crash_hides_no_cause():
+    text = err_of(CRASH + "exec(ours)")
+    assert cause_of(text + OPEN_MPI) == "segmentation fault (SIGSEGV)"
+    lines = for_people(text + OPEN_MPI).splitlines(keepends=True)
+    assert lines[0] == "written before\n"
+    assert "".join(lines[1:5]) == OPEN_MPI
+    assert lines[5:] == for_people(text).splitlines(keepends=True)[1:]
+    assert cause_of(text + OPEN_MPI + "later output\n") == SILENT
+    assert cause_of(OPEN_MPI) == SILENT
+    assert for_people(OPEN_MPI) == OPEN_MPI
+
+
 @given(st.text())
 def test_any_text_is_shown_as_it_is_or_without_a_report(text):
     assert len(for_people(text)) <= len(text) + len("Stack (most recent call first):\n\n")
