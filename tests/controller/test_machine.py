@@ -246,7 +246,7 @@ def test_what_a_starting_engine_reports_is_told(bench: Bench) -> None:
 
 
 class Ordering(RuleBasedStateMachine):
-    """Clients come, call, abort and go; engines answer in their order, or die."""
+    """Clients come, call, abort and go; engines answer in their order, drop what is aborted, or die."""
 
     clients = Bundle("clients")
     pending = Bundle("pending")
@@ -259,7 +259,17 @@ class Ordering(RuleBasedStateMachine):
         self.count = 0
         self.numbers: dict[object, int] = {}
         self.owed: dict[tuple[object, int], set[int]] = {}
-        self.done: dict[str, int] = dict.fromkeys(self.names, 0)
+        self.aborted: set[tuple[object, int, int]] = set()
+        self.answered: dict[str, set[int]] = {name: set() for name in self.names}
+        self.drops_read: dict[str, int] = dict.fromkeys(self.names, 0)
+
+    def queue(self, name: str) -> list[int]:
+        """What an engine has not answered; it may have begun with the first of these."""
+        return [run.seq for run in self.bench.got(name, m.Run) if run.seq not in self.answered[name]]
+
+    def done(self, name: str, seq: int, status: str) -> None:
+        self.answered[name].add(seq)
+        self.bench.say(name, m.Done(seq, status, m.Part()))
 
     @rule(target=clients)
     def connect(self) -> str:
@@ -274,13 +284,39 @@ class Ordering(RuleBasedStateMachine):
         self.owed[client, number] = set(ids)
         self.bench.say(client, call(number, ids))
 
+    @rule(
+        client=clients,
+        numbers=st.lists(st.integers(1, 5), unique=True, max_size=3),
+        ids=st.lists(st.integers(0, 5), unique=True),
+        interrupt=st.booleans(),
+    )
+    def abort(self, client: str, numbers: list[int], ids: list[int], interrupt: bool) -> None:
+        if client not in self.bench.machine.clients:
+            return
+        sent = range(1, self.numbers.get(client, 0) + 1)
+        chosen = [number for number in numbers if number in sent] if numbers else sent
+        self.aborted |= {(client, number, engine) for number in chosen for engine in ids or range(6)}
+        self.bench.say(client, m.Abort(numbers, ids, interrupt))
+
+    @rule(rank=st.integers(0, 3), begun=st.booleans())
+    def obey(self, rank: int, begun: bool) -> None:
+        """Read what is to be dropped; the first run, if begun, is not, but may be interrupted."""
+        name = self.names[rank]
+        drops = self.bench.got(name, m.Drop)[self.drops_read[name] :]
+        if name not in self.alive:
+            return
+        self.drops_read[name] += len(drops)
+        for drop in drops:
+            running = self.queue(name)[:1] if begun else []
+            for seq in self.queue(name):
+                if seq in drop.seqs and (seq not in running or drop.interrupt):
+                    self.done(name, seq, "error" if seq in running else "aborted")
+
     @rule(rank=st.integers(0, 3))
     def answer(self, rank: int) -> None:
         name = self.names[rank]
-        runs = self.bench.got(name, m.Run)
-        if name in self.alive and self.done[name] < len(runs):
-            self.bench.say(name, m.Done(runs[self.done[name]].seq, "ok", m.Part()))
-            self.done[name] += 1
+        if name in self.alive and (queue := self.queue(name)):
+            self.done(name, queue[0], "ok")
 
     @rule(rank=st.integers(0, 3))
     def die(self, rank: int) -> None:
@@ -316,6 +352,12 @@ class Ordering(RuleBasedStateMachine):
                 assert targets.setdefault(run.seq, tuple(run.targets)) == tuple(run.targets)
 
     @invariant()
+    def what_nobody_aborted_is_not_dropped(self) -> None:
+        for peer in self.numbers:
+            results = [r for r in self.bench.got(peer, m.Result) if r.status == "aborted"]
+            assert {(peer, r.call, r.engine) for r in results} <= self.aborted
+
+    @invariant()
     def no_answer_comes_twice_or_to_another_client(self) -> None:
         for peer in self.numbers:
             answers = [(r.call, r.engine) for r in self.bench.got(peer, m.Result)]
@@ -327,10 +369,9 @@ class Ordering(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self.end_a_turn()
-        for rank in range(4):
-            while self.names[rank] in self.alive and self.done[self.names[rank]] < len(
-                self.bench.got(self.names[rank], m.Run)
-            ):
+        for rank, name in enumerate(self.names):
+            self.obey(rank, begun=True)
+            while name in self.alive and self.queue(name):
                 self.answer(rank)
         for (peer, number), targets in self.owed.items():
             answers = {r.engine for r in self.bench.got(peer, m.Result) if r.call == number}
