@@ -209,7 +209,29 @@ def named_tests(text: str) -> list[str]:
 def test_a_test_of_a_guarantee_exists(named: str) -> None:
     path, _, function = named.partition("::")
     found = ast.parse((ROOT / path).read_text()).body
-    assert function in {each.name for each in found if isinstance(each, ast.FunctionDef)}
+    functions = {each.name for each in found if isinstance(each, ast.FunctionDef)}
+    # What pytest collects of a property test that is a state machine: TestOrdering = Ordering.TestCase
+    machines = {ast.unparse(each.targets[0]) for each in found if isinstance(each, ast.Assign)}
+    assert function in functions | {name for name in machines if name.startswith("Test")}
+
+
+def runs_under_open_mpi(named: str) -> bool:
+    """Say whether a test, or one of its cases, has the mark."""
+    path, _, function = named.partition("::")
+    found = ast.parse((ROOT / path).read_text()).body
+    for each in found:
+        of_all = isinstance(each, ast.Assign) and ast.unparse(each.targets[0]) == "pytestmark"
+        of_it = isinstance(each, ast.FunctionDef) and each.name == function
+        marks = each.decorator_list if isinstance(each, ast.FunctionDef) else [each]
+        if (of_all or of_it) and any("mark.openmpi" in ast.unparse(mark) for mark in marks):
+            return True
+    return False
+
+
+@pytest.mark.parametrize("line", re.findall(r"^\* `tests/.*$", GUARANTEES.read_text(), re.MULTILINE))
+def test_a_guarantee_that_is_tested_under_open_mpi_says_so(line: str) -> None:
+    (named,) = named_tests(line)
+    assert ("also under Open MPI" in line) == runs_under_open_mpi(named)
 
 
 def test_every_guarantee_has_a_test() -> None:

@@ -23,6 +23,13 @@ from hpcremote.launch import process, record
 ROOT = Path(hpcremote.__file__).parents[1]
 #: Seconds after which what should have happened has not: generous, the machine may be busy.
 PATIENCE = 30.0
+#: Open MPI wants to be told that root and few cores are no accident.
+MANNERS = {
+    "OMPI_ALLOW_RUN_AS_ROOT": "1",
+    "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+    "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
+    "OMPI_MCA_rmaps_base_oversubscribe": "1",
+}
 
 
 def eventually(

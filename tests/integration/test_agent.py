@@ -86,6 +86,7 @@ def gates(tmp_path: Path) -> list[Path]:
     return made
 
 
+@pytest.mark.openmpi
 def test_a_rank_that_holds_the_gil_shows_where_it_is(mpi3, gates):
     rc = mpi3.rc
     stuck = rc[1].apply_async(wait_in_c, str(gates[0]))

@@ -105,6 +105,7 @@ LARGE: dict[str, Callable[[], Any]] = {
 }
 
 
+@pytest.mark.openmpi
 @pytest.mark.parametrize("dist", ["b", "r"])
 @pytest.mark.parametrize("kind", LARGE)
 def test_large_things_are_scattered_and_gathered(view: hpcremote.DirectView, kind: str, dist: str) -> None:
@@ -203,6 +204,7 @@ def test_more_than_two_gigabytes_by_mpi(start: Callable[..., Running]) -> None:
 # ---------------------------------------------------------------- reductions
 
 
+@pytest.mark.openmpi
 @pytest.mark.parametrize("via", [None, *VIAS])
 def test_reduce(view: hpcremote.DirectView, notebook: Notebook, via: str | None) -> None:
     notebook("""

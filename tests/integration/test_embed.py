@@ -21,7 +21,16 @@ import pytest
 
 import hpcremote
 from hpcremote import files
-from tests.integration.support import PATIENCE, ROOT, environment, eventually, has_ended, open_gate, python
+from tests.integration.support import (
+    MANNERS,
+    PATIENCE,
+    ROOT,
+    environment,
+    eventually,
+    has_ended,
+    open_gate,
+    python,
+)
 from tests.test_docs import CAPTION, blocks
 
 pytestmark = [pytest.mark.mpi, pytest.mark.timeout(120)]
@@ -47,13 +56,6 @@ with hpcremote.embed(block=False) as steer:
         assert comm.allreduce(step) == size * step, "the ranks are not at the same step"
         steer.poll()
 """
-#: Open MPI refuses to run as root, or more ranks than cores, unless asked to.
-MANNERS = {
-    "OMPI_ALLOW_RUN_AS_ROOT": "1",
-    "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
-    "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
-    "OMPI_MCA_rmaps_base_oversubscribe": "1",
-}
 
 
 class Controller:

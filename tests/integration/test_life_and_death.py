@@ -118,14 +118,16 @@ def test_sys_exit_ends_the_call_and_not_the_engine(mpi4: Running, notebook: Note
     assert mpi4.rc[0].apply_sync(os.getpid) == mpi4.engines[0].pid
 
 
+@pytest.mark.openmpi
 @pytest.mark.parametrize("death", ["exit", "SIGKILL", "segfault"])
 def test_a_rank_that_dies_and_what_becomes_of_the_others(
     start: Callable[..., Running], notebook: Notebook, death: str, gate: Callable[[], None], tmp_path: Path
 ) -> None:
-    """MPICH's mpiexec ends all ranks when one dies: their calls fail, and why is said."""
+    """The launcher ends the others, by SIGKILL (MPICH) or SIGTERM (Open MPI): calls fail, and why is said."""
     code, cause = DEATHS[death]
     running = start(n=3, profile="mpi")
     rc = running.rc
+    by = "SIGTERM" if rc.link.engines[0].mpi.startswith("Open MPI") else "SIGKILL"
     rc[:].push({"gate": str(tmp_path / "gate")}, block=True)
     waiting = rc[0].apply_async(time.sleep, 60)
     ar = rc[1].apply_async(notebook(DIE + code).die)
@@ -136,8 +138,9 @@ def test_a_rank_that_dies_and_what_becomes_of_the_others(
     with pytest.raises(hpcremote.EngineError, match="engine 0 ") as caught:
         waiting.get(SOON)
     assert caught.value.engine_id == 0
-    # mpiexec kills the others by SIGKILL. One that says why it died is always told as the first. Where the
-    # first died by SIGKILL, too, and all are seen in one moment, nobody knows which it was.
+    assert by in caught.value.cause
+    # One that says why it died is always told as the first.
+    # Where the first died by SIGKILL, too, and all are seen in one moment, nobody knows which it was.
     if death != "SIGKILL":
         assert "after engine 1 of the same MPI job: " in str(caught.value)
     assert rc.link.wait(lambda: rc.ids == [], SOON)

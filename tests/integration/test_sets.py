@@ -74,6 +74,10 @@ def test_several_sets_on_one_controller(start: Callable[..., Running]) -> None:
             _ = rc[:].comm
         # A view over two sets is fine for calls that do not communicate.
         assert len(set(rc[:].apply_sync(os.getpid))) == 3
+        with pytest.raises(
+            hpcremote.CompositeError, match="3 of 3 engines: HPCRemoteError.* of several MPI jobs"
+        ):
+            rc[:].apply_sync(lambda: hpcremote.comm().rank)
         (host,) = rc.by_host()
         assert rc.by_host()[host].targets == [0, 1, 2]
         with pytest.raises(hpcremote.HPCRemoteError, match="the set of engine 2 was started by hand"):
@@ -135,6 +139,7 @@ def test_a_rank_lost_before_it_registers_ends_the_others_at_once(
 # ---------------------------------------------------------------- restart
 
 
+@pytest.mark.openmpi
 def test_a_stuck_set_is_restarted_under_its_ids(start: Callable[..., Running]) -> None:
     running = start(n=2, profile="mpi")
     rc = running.rc
@@ -172,6 +177,7 @@ def _hold_the_gil() -> None:
     ctypes.PyDLL(None).sleep(1000)
 
 
+@pytest.mark.openmpi
 def test_a_dead_set_is_back_with_one_call_and_with_one_command(start: Callable[..., Running]) -> None:
     running = start(n=2, profile="mpi")
     rc = running.rc

@@ -12,16 +12,10 @@ from pathlib import Path
 import pytest
 
 import hpcremote
+from tests.integration.support import MANNERS
 
 HERE = Path(__file__).parent
 ROOT = Path(hpcremote.__file__).parents[1]
-#: Open MPI wants to be told that root and few cores are no accident.
-MANNERS = {
-    "OMPI_ALLOW_RUN_AS_ROOT": "1",
-    "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
-    "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
-    "OMPI_MCA_rmaps_base_oversubscribe": "1",
-}
 pytestmark = pytest.mark.mpi
 
 
