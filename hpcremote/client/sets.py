@@ -239,7 +239,7 @@ class Sets:
 
         ``set`` is the number by which :meth:`set` gives it. ``memory``, the resident set, and whether an
         engine is stopped, are seen now by the node agents, also of engines that are at work or stuck. Where
-        no agent answers within a second, ``memory`` is empty.
+        no agent answers within a second, or is there yet, ``memory`` is empty.
         """
         numbers = {one.base: one.number for one in self.engine_sets}
         engines = self._engines().values()

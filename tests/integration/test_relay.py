@@ -135,6 +135,12 @@ def test_collectives_output_stacks_and_big_arrays_pass(relayed):
     assert view["data"] == [data] * RANKS
 
 
+def test_memory_of_ranks_is_known(relayed):
+    assert len(relayed.rc[:].stacks()) == RANKS  # all are watched when they have been seen
+    table = relayed.rc.info()
+    assert all(row[table.columns.index("memory")].endswith(" MiB") for row in table.rows)
+
+
 def test_abort_drops_what_has_not_started(relayed, gate):
     view = relayed.rc[:]
     running = relayed.rc[0].apply_async(wait, str(gate))
