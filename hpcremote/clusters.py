@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from hpcremote import connection, files
@@ -11,6 +12,7 @@ from hpcremote.errors import ClusterNotFound, ConnectionFileError, HPCRemoteErro
 from hpcremote.launch import adding, failed, process, record, startup
 from hpcremote.launch.batch import jobs, more
 from hpcremote.launch.byhand import ByHand, find
+from hpcremote.launch.watch import PHASES, reached
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
 #: Seconds that a controller has to answer.
 _PATIENCE = 5.0
+#: Seconds that it has while it starts: then no answer is no sign of trouble.
+_SOON = 2.0
 #: Seconds that a controller has to end when its engines have had their time.
 _LEEWAY = 2.0
 
@@ -32,7 +36,8 @@ class Status(NamedTuple):
     ``condition`` is queued, starting, running, stopping, broken (some of its processes are gone), stale (all
     are), or elsewhere (it was started on another machine and does not answer). ``n`` is how many engines
     were asked for, None where the controller was started by hand. ``engines`` maps each host to the ids
-    there, as far as the controller answers; ``ended`` says of engines that are gone how they went. ``jobs``
+    there, as far as the controller answers; ``ended`` says of engines that are gone how they went. Of a
+    start, ``phases`` has how many engines are through each (see ``Progress``), if it answers. ``jobs``
     has for each job of a batch system its ``id``, ``scheduler``, what it ``brings`` (engines, or the
     controller alone), ``state`` in words, and ``meaning``: why it ended, if known.
     ``time_left`` is how many seconds are left until the first of the engines' jobs ends, None without limit.
@@ -56,6 +61,7 @@ class Status(NamedTuple):
     time_left: float | None = None
     failed: float | None = None
     failure: str = ""
+    phases: dict[str, int] | None = None
 
     @property
     def running(self) -> bool:
@@ -107,15 +113,12 @@ def _status(found: record.Record | ByHand) -> Status:
     condition = found.condition()
     if isinstance(found, record.Record) and (found.controller_at != "here" or condition == "broken"):
         condition = jobs.judged(found, condition, states)
-    engines: list[EngineInfo] = []
-    ended: dict[str, str] = {}
-    left: float | None = None
-    in_job = isinstance(found, record.Record) and found.controller_at != "here"
-    if condition in ("running", "elsewhere") or (in_job and condition == "starting"):
+    told = _Told()
+    if condition in ("running", "elsewhere", "starting"):
         try:
-            engines, ended, left = _engines(found.profile, found.cluster_id)
-            condition = "running"
-        except HPCRemoteError:
+            told = _ask(found, _SOON if condition == "starting" else _PATIENCE)
+            condition = "starting" if _starts(found, told) else "running"
+        except (HPCRemoteError, TimeoutError):
             condition = condition if condition != "running" else "broken"
     return Status(
         profile=found.profile,
@@ -126,12 +129,20 @@ def _status(found: record.Record | ByHand) -> Status:
         host=found.host,
         started=found.started,
         controller=found.controller.pid if found.controller else None,
-        processes=_pids(found, engines),
-        engines=_by_host(engines),
-        ended=ended,
+        processes=_pids(found, told.engines),
+        engines=_by_host(told.engines),
+        ended=dict(told.ended),
         jobs=[_job(state) for state in states],
-        time_left=left,
+        time_left=told.left,
+        phases=dict(zip(PHASES, told.reached, strict=True)) if _starts(found, told) else None,
     )
+
+
+def _starts(found: record.Record | ByHand, told: _Told) -> bool:
+    """Say whether a start is at it still: who should have written down that it is over may be gone."""
+    if isinstance(found, ByHand) or found.state != "starting":
+        return False
+    return bool(told.reached) and len(told.engines) + len(told.ended) < found.n
 
 
 def _job(state: jobs.State) -> dict[str, str]:
@@ -331,24 +342,36 @@ def link_of(profile_name: str, cluster_id: str, timeout: float = _PATIENCE) -> L
     return Link(connection_of(profile_name, cluster_id), timeout=timeout)
 
 
-def _engines(profile_name: str, cluster_id: str) -> tuple[list[EngineInfo], dict[str, str], float | None]:
-    """Return the engines by id, how those that are gone went, and the seconds until their jobs end."""
-    link = link_of(profile_name, cluster_id)
+class _Told(NamedTuple):
+    """What a controller tells: engines by id, how those that are gone went, seconds until their jobs end.
+
+    ``reached`` is how many engines are through each phase of a start.
+    """
+
+    engines: Sequence[EngineInfo] = ()
+    ended: Mapping[str, str] = MappingProxyType({})
+    left: float | None = None
+    reached: Sequence[int] = ()
+
+
+def _ask(found: record.Record | ByHand, patience: float) -> _Told:
+    link = link_of(found.profile, found.cluster_id, patience)
     try:
-        ended = link.query("info")["ended"]
-        return sorted(link.engines.values(), key=lambda one: one.id), ended, link.walltime.left()
+        info = link.query("info", patience)
+        engines = sorted(link.engines.values(), key=lambda one: one.id)
+        return _Told(engines, info["ended"], link.walltime.left(), reached(info["starting"], len(engines)))
     finally:
         link.close()
 
 
-def _by_host(engines: list[EngineInfo]) -> dict[str, list[int]]:
+def _by_host(engines: Sequence[EngineInfo]) -> dict[str, list[int]]:
     hosts: dict[str, list[int]] = {}
     for engine in engines:
         hosts.setdefault(engine.host, []).append(engine.id)
     return hosts
 
 
-def _pids(found: record.Record | ByHand, engines: list[EngineInfo]) -> list[int]:
+def _pids(found: record.Record | ByHand, engines: Sequence[EngineInfo]) -> list[int]:
     """Return the processes that are known on the controller's machine."""
     if isinstance(found, ByHand):
         return [found.connection.pid, *(engine.pid for engine in engines if engine.local)]

@@ -53,6 +53,8 @@ def lines(seen: clusters.Status, now: float) -> list[str]:
         f"  started     {span(now - seen.started)} ago on {seen.host}, {_launched(seen.launcher)}",
         f"  engines     {count}" + ("" if seen.n is None else f" of {seen.n}"),
     ]
+    if seen.phases is not None:
+        said.append("  starting    " + ", ".join(f"{name} {k}/{seen.n}" for name, k in seen.phases.items()))
     said += [f"    {host:<12} {ranges(ids)}" for host, ids in seen.engines.items()]
     said += [f"    engine {engine} ended: {cause}" for engine, cause in seen.ended.items()]
     for job in seen.jobs:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -106,6 +107,33 @@ def test_mpi_ranks(home):
     assert "is ready: 2 engines, mpiexec, " in started.stdout
     with Client(profile="mpi") as rc:
         assert rc[:].apply_sync(os.getenv, "HPCREMOTE_EXPECT") == ["2", "2"]
+    assert hpcremote("stop").returncode == exits.OK
+
+
+@pytest.mark.mpi
+def test_status_tells_how_far_a_start_is(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(Path(record.__file__).parents[2]))
+    python = tmp_path / "python"  # the second of two engines waits
+    wait = f"mkdir {tmp_path}/first 2>/dev/null || while [ ! -e {tmp_path}/go ]; do sleep 0.1; done"
+    python.write_text(f'#!/bin/sh\ncase "$*" in *" engine "*) {wait};; esac\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    start = background("start", "-n", "2", "-p", "mpi", "--set", f"python={python}")
+
+    def phases():
+        status = hpcremote("status", "--json")
+        return json.loads(status.stdout)["phases"] if status.returncode == exits.ERROR else None
+
+    wait_for(lambda: (phases() or {}).get("launch") == 1, 60.0)
+    status = hpcremote("status")
+    assert status.returncode == exits.ERROR
+    assert status.stdout.startswith("cluster 'default' of profile 'mpi': starting\n")
+    assert re.search(
+        r"^  starting    launch 1/2, MPI_Init [01]/2, register 0/2$", status.stdout, re.MULTILINE
+    )
+    (tmp_path / "go").touch()
+    _, said = start.communicate(timeout=60)
+    assert start.returncode == exits.OK, said
+    assert json.loads(hpcremote("status", "--json").stdout)["phases"] is None
     assert hpcremote("stop").returncode == exits.OK
 
 

@@ -71,6 +71,12 @@ def test_a_status_tells_how_engines_ended():
     assert "    engine 1 ended: killed by SIGKILL" in said
 
 
+def test_how_far_a_start_is_in_words():
+    phases = {"launch": 4, "MPI_Init": 2, "register": 0}
+    said = lines(STATUS._replace(condition="starting", engines={}, phases=phases), 165.0)
+    assert said[2:4] == ["  engines     0 of 4", "  starting    launch 4/4, MPI_Init 2/4, register 0/4"]
+
+
 def test_a_start_that_failed_in_words():
     seen = STATUS._replace(
         condition="failed", failed=150.0, failure="it did not take the job:\nno such queue"
