@@ -190,7 +190,9 @@ class Profile:
     qos: str = _key("", "The quality of service.")
     constraint: str = _key("", "Which kind of nodes, in the scheduler's own terms.")
     reservation: str = _key("", "The reservation to run in.")
-    parallel_environment: str = _key("", "Grid Engine: the parallel environment; unset: mpi.")
+    parallel_environment: str = _key(
+        "", "Grid Engine: the parallel environment, which spreads ranks over nodes; unset: mpi."
+    )
     job_name: str = _key("", "The job's name; unset: hpcremote.")
     setup: tuple[str, ...] = _key(
         (), "Lines of shell that the job runs first, as a list: module loads, variables."

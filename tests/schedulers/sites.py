@@ -49,14 +49,14 @@ _HOSTS = (
     {"hosts": ["node1", "node2"], "n": 2},
 )
 _SLURM = {"extends": "slurm", **_NODES[0], "environment": {"UCX_NET_DEVICES": "eth0", **_OPEN_MPI}}
-_GRID_ENGINE = {"extends": "sge", "n": 4, "queue": "all.q@node1,all.q@node2"}
+_GRID_ENGINE = {"extends": "sge", "nodes": 2, "ranks_per_node": 2, "queue": "all.q@node1,all.q@node2"}
 
 LAUNCHERS = {
     "slurm-srun": Launcher("slurm", _SLURM, _NODES[1]),
     "slurm-mpiexec": Launcher("slurm", {**_SLURM, "launcher": "mpiexec"}, _NODES[1]),
     "slurm-all-in-job": Launcher("slurm", {**_SLURM, "controller": "job"}, _NODES[1]),
     "torque": Launcher("torque", {**_SLURM, "extends": "torque"}, _NODES[1]),
-    "sge": Launcher("sge", _GRID_ENGINE, {"n": 2}),
+    "sge": Launcher("sge", _GRID_ENGINE, _NODES[1]),
     "hosts-mpiexec": Launcher("ssh", {"extends": "mpi", **_HOSTS[0]}, _HOSTS[1]),
     "hosts-ssh": Launcher(
         "ssh",

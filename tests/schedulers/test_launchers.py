@@ -85,6 +85,7 @@ def running(site: Site) -> Site:
         assert "is ready: 4 engines" in said
         told = list(dict.fromkeys(re.findall(rf"^({'|'.join(_PHASES)})\b", said, re.MULTILINE)))
         assert told == [phase for phase in _PHASES if phase in told]
+        assert ("up to parallel environment mpi (" in said) is (site.launcher.part == "sge")
         assert {"register", *(("submitted", "started") if site.queue is not None else ())} <= set(told)
     return site
 
