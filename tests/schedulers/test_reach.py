@@ -177,7 +177,7 @@ def test_the_doctor_looks_at_another_host_and_tries_a_rank_a_node(site: Site) ->
     said = [one["said"] for one in json.loads(done.stdout)]
     assert any(text.startswith("node1: python 3.") for text in said)
     assert any(text.startswith("2 ranks answered from node1, node2") for text in said), said
-    assert done.returncode == 0, said
+    assert done.returncode == 0, done.stdout
     done = site.hosts.head.run(
         [*words[:-2], "--host", "nowhere", "--profile", profile], cwd=site.folder, seconds=60
     )

@@ -160,16 +160,15 @@ class Slurm:
             time.sleep(0.1)
 
     def _ready(self) -> set[str]:
-        return self._nodes("idle,mix,alloc")
+        # A node that Slurm has not heard of for a while still has its old state.
+        return self._nodes("idle,mix,alloc", "--responding")
 
     def _down(self) -> set[str]:
+        # Also one that was down before it was heard of again: it is asked again only when it is to resume.
         return self._nodes("down,drain")
 
-    def _nodes(self, states: str) -> set[str]:
-        # --responding: a node that Slurm has not heard of for a while still has its old state
-        done = self.run(
-            "sinfo", "-h", "--responding", "-N", "-p", "debug", "-t", states, "-o", "%N", seconds=60
-        )
+    def _nodes(self, states: str, *options: str) -> set[str]:
+        done = self.run("sinfo", "-h", *options, "-N", "-p", "debug", "-t", states, "-o", "%N", seconds=60)
         return set(done.stdout.split())
 
     def log(self, lines: int = 20) -> str:
