@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -99,6 +100,25 @@ def test_a_rank_that_holds_the_gil_shows_where_it_is(mpi3, gates):
     assert list(rc[1].stacks().by_engine) == [1]
     open_gate(gates[0])
     assert stuck.get(20) == "through"
+
+
+def test_c_stacks_are_those_of_the_tool_on_the_clusters_path(start, tmp_path, monkeypatch):
+    tool = tmp_path / "py-spy"  # the first of those that are looked for: dump --native --pid PID
+    tool.write_text('#!/bin/sh\necho "#0 read () of $4"\n')
+    tool.chmod(0o700)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    running = start(n=2, profile="mpi")
+    expected = {engine: f"#0 read () of {process.pid}" for engine, process in running.engines.items()}
+    seen = running.rc[:].stacks(native=True)
+    assert seen.native == expected
+    assert str(seen).startswith("ranks 0-1 waiting for work")
+    assert running.rc[1].stacks(native=True).native == {1: expected[1]}
+    assert running.rc[:].stacks().native == {}
+    said = command("stacks", "-p", "mpi", "-c", running.cluster.cluster_id, "--native")
+    assert (said.returncode, said.stdout.rstrip()) == (0, str(seen))
+    assert f"rank 1 in C:\n  {expected[1]}" in said.stdout
+    said = command("stacks", "-p", "mpi", "-c", running.cluster.cluster_id, "--native", "--json")
+    assert [row["native"] for row in json.loads(said.stdout).values()] == list(expected.values())
 
 
 def read_in_c(gate):
