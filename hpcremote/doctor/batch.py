@@ -17,6 +17,8 @@ from hpcremote.launch.batch.scheduler import Recognise, Scheduler
 from hpcremote.profile import Profile
 
 _GROUP = "batch"
+#: Seconds for a command to say whose it is: some ask a server first, which may be down.
+_PATIENCE = 10.0
 
 
 class Seen(NamedTuple):
@@ -60,7 +62,7 @@ def probe(profile: Profile) -> Seen:
 
 def _recognised(how: Recognise) -> bool:
     try:
-        return bool(how.pattern.search(commands.run(how.command).all))
+        return bool(how.pattern.search(commands.run(how.command, seconds=_PATIENCE).all))
     except LaunchError:
         return False  # it does not answer
 

@@ -37,8 +37,8 @@ class Said(NamedTuple):
         return f"{self.out}\n{self.errors}".strip()
 
 
-def run(words: Sequence[str], stdin: str = "") -> Said:
-    """Run a command to its end.
+def run(words: Sequence[str], stdin: str = "", seconds: float = PATIENCE) -> Said:
+    """Run a command to its end, which has to come within so many seconds.
 
     Raises:
         LaunchError: it is not here, or does not end.
@@ -48,13 +48,13 @@ def run(words: Sequence[str], stdin: str = "") -> Said:
             words,
             input=stdin.encode(),
             capture_output=True,
-            timeout=PATIENCE,
+            timeout=seconds,
             check=False,
             env={name: value for name, value in os.environ.items() if name not in _OURS},
             start_new_session=True,  # Ctrl-C is for us: what the scheduler has begun it shall finish
         )
     except subprocess.TimeoutExpired:
-        raise LaunchError(f"{shlex.join(words)} did not answer within {PATIENCE:g} s") from None
+        raise LaunchError(f"{shlex.join(words)} did not answer within {seconds:g} s") from None
     except OSError as error:
         raise LaunchError(
             f"cannot run {words[0]} ({error.strerror}): this machine ({os.uname().nodename}) has no such "
