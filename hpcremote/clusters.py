@@ -109,16 +109,15 @@ def time_left(profile_name: str, cluster_id: str) -> float | None:
 
 
 def _status(found: record.Record | ByHand) -> Status:
-    states = jobs.look(found.jobs) if isinstance(found, record.Record) else []
-    condition = found.condition()
-    if isinstance(found, record.Record) and (found.controller_at != "here" or condition == "broken"):
-        condition = jobs.judged(found, condition, states)
+    condition, states = _judged(found, jobs.RECENT)
     told = _Told()
     if condition in ("running", "elsewhere", "starting"):
         try:
             told = _ask(found, _SOON if condition == "starting" else _PATIENCE)
             condition = "starting" if _starts(found, told) else "running"
         except (HPCRemoteError, TimeoutError):
+            if condition == "running":  # it may just have gone
+                condition, states = _judged(found)
             condition = condition if condition != "running" else "broken"
     return Status(
         profile=found.profile,
@@ -136,6 +135,17 @@ def _status(found: record.Record | ByHand) -> Status:
         time_left=told.left,
         phases=dict(zip(PHASES, told.reached, strict=True)) if _starts(found, told) else None,
     )
+
+
+def _judged(found: record.Record | ByHand, age: float = 0.0) -> tuple[str, list[jobs.State]]:
+    """Return how a cluster is and how its jobs are, seen at most *age* seconds ago."""
+    condition = found.condition()
+    if isinstance(found, ByHand):
+        return condition, []
+    states = jobs.look(found.jobs, age)
+    if found.controller_at != "here" or condition == "broken":
+        condition = jobs.judged(found, condition, states)
+    return condition, states
 
 
 def _starts(found: record.Record | ByHand, told: _Told) -> bool:

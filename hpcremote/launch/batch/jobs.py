@@ -5,8 +5,9 @@ Anybody of this user may do that, on any machine where the scheduler's commands 
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +22,8 @@ from hpcremote.launch.record import Record, Submitted
 
 #: How long a job that was cancelled may take to be gone, in seconds. (Slurm's KillWait is 30 s, as a rule.)
 GONE = 90.0
+#: How old an answer about a job may be for those who only want to know how it is, in seconds.
+RECENT = 3.0
 
 
 class State(NamedTuple):
@@ -49,11 +52,48 @@ class State(NamedTuple):
         return f"ended: {self.end}" if self.end is not None else str(self.seen)
 
 
-def look(jobs: Iterable[Submitted]) -> list[State]:
-    """Ask the schedulers how jobs are: one question for all jobs of one, and one for each that has ended."""
+def look(jobs: Iterable[Submitted], age: float = 0.0) -> list[State]:
+    """Ask the schedulers how jobs are: one question for all jobs of one, and one for each that has ended.
+
+    What this process saw at most *age* seconds ago is not asked again; who acts on it asks anew.
+    """
     jobs = list(jobs)
-    found = [State(job, Seen("ended")) for job in jobs if job.ended]
-    for name, mine in _by_scheduler(job for job in jobs if not job.ended).items():
+    began = time.monotonic()
+    known = {job: State(job, Seen("ended")) for job in jobs if job.ended} | _recent.since(began - age)
+    asked = {state.job: state for state in _ask(job for job in jobs if job not in known)}
+    _recent.learn(asked, began)
+    return [asked.get(job) or known[job] for job in jobs]
+
+
+class _Recent:
+    """What this process has seen of jobs lately, and when it asked."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._seen: dict[Submitted, tuple[float, State]] = {}
+        self._ended = 0.0  # when a job was ended last: what was asked before is no answer any more
+
+    def since(self, when: float) -> dict[Submitted, State]:
+        with self._lock:
+            return {job: state for job, (asked, state) in self._seen.items() if asked > when}
+
+    def learn(self, states: Mapping[Submitted, State], asked: float) -> None:
+        with self._lock:
+            kept = {job: one for job, one in self._seen.items() if one[0] > asked - RECENT}
+            if asked > self._ended:
+                self._seen = kept | {job: (asked, state) for job, state in states.items()}
+
+    def forget(self) -> None:
+        with self._lock:
+            self._seen, self._ended = {}, time.monotonic()
+
+
+_recent = _Recent()
+
+
+def _ask(jobs: Iterable[Submitted]) -> list[State]:
+    found: list[State] = []
+    for name, mine in _by_scheduler(jobs).items():
         try:
             scheduler = catalog.scheduler(name)
             rows = commands.status(scheduler, [job.id for job in mine])
@@ -154,6 +194,7 @@ def cancel(jobs: Iterable[Submitted], *, patience: float = 0.0, seconds: float =
         finally:
             for job_id in ids:
                 watch.forget(job_id)
+            _recent.forget()
 
 
 def _cancel(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcremote import files, profile
+from hpcremote import clusters, files, profile
 from hpcremote.ids import new_uid
 from hpcremote.launch import process, record
 from hpcremote.launch.again import Again
@@ -43,6 +43,63 @@ def a_record(*submitted: Submitted) -> record.Record:
 def test_of_an_ended_job_whose_schedulers_file_is_gone_nothing_is_explained() -> None:
     (state,) = jobs.look([a_job("1", "gone-with-the-site", ended="exit code 1")])
     assert jobs.explain(state) == ""
+
+
+class Asked:
+    """A scheduler: how it says that jobs are, and what it was asked."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.seen, self.about = Seen("running"), list[list[str]]()
+        monkeypatch.setattr(commands, "status", self._status)
+        monkeypatch.setattr(commands, "how_ended", lambda scheduler, job: End(code=3))
+        monkeypatch.setattr(commands, "cancel", lambda scheduler, ids: self._end())
+
+    def _status(self, scheduler: object, ids: list[str]) -> dict[str, Seen]:
+        self.about.append(list(ids))
+        return dict.fromkeys(ids, self.seen)
+
+    def _end(self) -> None:
+        self.seen = Seen("ended")
+
+
+def test_what_was_seen_just_now_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, first, second = Asked(monkeypatch), a_job("1"), a_job("2")
+    assert [str(state) for state in jobs.look([first], 60)] == ["running"]
+    asked.seen = Seen("queued")
+    told = jobs.look([second, a_job("3", ended="exit code 1"), first], 60)
+    assert [str(state) for state in told] == ["queued", "ended: exit code 1", "running"]
+    assert asked.about == [["1"], ["2"]]
+    assert str(jobs.look([first], 1e-9)[0]) == "queued"  # that was longer ago
+    assert asked.about[2:] == [["1"]]
+
+
+def test_who_acts_on_it_is_not_told_what_was_seen_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, made = Asked(monkeypatch), a_record(a_job("1"))
+    jobs.look(made.jobs, 60)
+    asked.seen = Seen("ended")
+    assert jobs.condition(made) == "stale"
+    assert [state.over for state in jobs.look(made.jobs, 60)] == [True]  # the latest is what is known
+
+    asked.seen = Seen("running")
+    jobs.look(made.jobs)
+    began = time.monotonic()
+    jobs.cancel(made.jobs)
+    jobs._recent.learn(
+        {job: jobs.State(job, Seen("running")) for job in made.jobs}, began
+    )  # told before, heard after
+    before = len(asked.about)
+    assert [state.over for state in jobs.look(made.jobs, 60)] == [True]
+    assert len(asked.about) == before + 1
+
+
+def test_a_loop_over_a_clusters_status_asks_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = Asked(monkeypatch)
+    monkeypatch.setattr(jobs, "RECENT", 60.0)  # however slow this machine is
+    a_record(a_job("1"))
+    assert {clusters.status("p", "a").jobs[0]["state"] for _ in range(10)} == {"running"}
+    assert asked.about == [["1"]]
+    assert clusters.time_left("p", "a") is None
+    assert asked.about == [["1"]]
 
 
 def test_how_a_job_ended_is_told_even_if_it_cannot_be_written_down(monkeypatch: pytest.MonkeyPatch) -> None:
