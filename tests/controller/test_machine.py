@@ -260,6 +260,7 @@ class Ordering(RuleBasedStateMachine):
         self.numbers: dict[object, int] = {}
         self.owed: dict[tuple[object, int], set[int]] = {}
         self.aborted: set[tuple[object, int, int]] = set()
+        self.left: set[str] = set()
         self.answered: dict[str, set[int]] = {name: set() for name in self.names}
         self.drops_read: dict[str, int] = dict.fromkeys(self.names, 0)
 
@@ -282,7 +283,8 @@ class Ordering(RuleBasedStateMachine):
             return
         number = self.numbers[client] = self.numbers.get(client, 0) + 1
         self.owed[client, number] = set(ids)
-        self.bench.say(client, call(number, ids))
+        name = f"{client} {number}".encode()
+        self.bench.say(client, call(number, ids, parts=[m.Part(name, [len(name)])]))
 
     @rule(
         client=clients,
@@ -326,6 +328,7 @@ class Ordering(RuleBasedStateMachine):
 
     @rule(client=consumes(clients))
     def leave(self, client: str) -> None:
+        self.left.add(client)
         self.bench.feed(Lost(client))
         self.owed = {key: rest for key, rest in self.owed.items() if key[0] != client}
 
@@ -353,9 +356,11 @@ class Ordering(RuleBasedStateMachine):
 
     @invariant()
     def what_nobody_aborted_is_not_dropped(self) -> None:
-        for peer in self.numbers:
-            results = [r for r in self.bench.got(peer, m.Result) if r.status == "aborted"]
-            assert {(peer, r.call, r.engine) for r in results} <= self.aborted
+        for engine, name in enumerate(self.names):
+            named = {run.seq: run.part.data.decode().split() for run in self.bench.got(name, m.Run)}
+            for seq in (seq for drop in self.bench.got(name, m.Drop) for seq in drop.seqs):
+                client, number = named[seq]
+                assert (client, int(number), engine) in self.aborted or client in self.left
 
     @invariant()
     def no_answer_comes_twice_or_to_another_client(self) -> None:
