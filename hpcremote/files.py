@@ -123,8 +123,7 @@ def private_dir(path: Path) -> Path:
         ConfigError: it cannot be made, or what is there is a link, somebody else's, or open to others.
     """
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path.mkdir(mode=0o700, exist_ok=True)
+        _make_private(path)
         found = path.lstat()
     except FileExistsError:
         raise ConfigError(f"{path} is needed as a folder, and is something else: move it away") from None
@@ -133,6 +132,13 @@ def private_dir(path: Path) -> Path:
     if complaint := _not_private(path, found):
         raise ConfigError(complaint)
     return path
+
+
+def _make_private(path: Path) -> None:
+    """Make a folder and what is missing above it, which ``mkdir(parents=True)`` would make open to others."""
+    if not path.parent.exists():
+        _make_private(path.parent)
+    path.mkdir(mode=0o700, exist_ok=True)
 
 
 def write_private(path: Path, data: bytes) -> None:

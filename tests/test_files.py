@@ -100,7 +100,7 @@ def test_private_dir_makes_a_folder_for_its_owner_only(tmp_path: Path) -> None:
     finally:
         os.umask(old)
     assert mode(made) == 0o700
-    assert mode(made.parent) == 0o700
+    assert mode(made.parent) == mode(made.parent.parent) == 0o700
     assert files.private_dir(made) == made
 
 
