@@ -17,6 +17,7 @@ import atexit
 import os
 import secrets
 import threading
+import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -91,6 +92,7 @@ class Cluster(Extending):
         self.shutdown_atexit = shutdown_atexit
         self._startup: startup.Startup | None = None
         self._client: Client | None = None
+        self._clients: weakref.WeakSet[Client] = weakref.WeakSet()
         self._given_up = threading.Event()
 
     def __repr__(self) -> str:
@@ -181,9 +183,11 @@ class Cluster(Extending):
         """
         from hpcremote.client.client import Client
 
-        return Client(
+        made = Client(
             clusters.connection_of(self.profile.name, self.cluster_id), **{"cluster": self, **options}
         )
+        self._clients.add(made)
+        return made
 
     def start_and_connect(self, n: int | None = None) -> Client:
         """Start and return a client of it."""

@@ -8,13 +8,15 @@ That is submitted while the set still works, which hands over when it is there::
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
+import weakref
 from typing import TYPE_CHECKING, Any
 
 from hpcremote import clusters
-from hpcremote.errors import LaunchError
+from hpcremote.errors import HPCRemoteError, LaunchError
 from hpcremote.launch import adding
 from hpcremote.launch.attempt import attempt
 from hpcremote.launch.batch import more
@@ -37,6 +39,7 @@ class Extending:
     cluster_id: str
     n: int
     _given_up: threading.Event
+    _clients: weakref.WeakSet[Client]
 
     def connect_client(self, **options: Any) -> Client:
         """Return a new client of this cluster."""
@@ -53,7 +56,8 @@ class Extending:
     def start_engines(self, n: int | None = None) -> None:
         """Start one more engine set, as the first one was: as a job, on the profile's hosts, or here.
 
-        Return when its *n* engines (default: as many as at first) are there. They stay with the cluster.
+        Return when its *n* engines (default: as many as at first) are there, and clients that were had from
+        this object know them. They stay with the cluster.
 
         Raises:
             LaunchError: the cluster does not run, or not here, or the set did not start, and why.
@@ -70,6 +74,7 @@ class Extending:
             begun.launch()
             Watch(begun, self._link, self._tell, self._given_up).run()
         begun.ready()
+        self._have_clients_hear()
 
     def stop_engines(self, number: int) -> None:
         """End an engine set, ``Client.set(number)``, and its job if it is one; the others go on.
@@ -79,6 +84,13 @@ class Extending:
             LaunchError: it cannot be ended, or not from here.
         """
         clusters.stop_set(self.profile.name, self.cluster_id, number, timeout=self.profile.stop_timeout)
+        self._have_clients_hear()
+
+    def _have_clients_hear(self) -> None:
+        """Return when the clients that were had from here know of it: an answer comes after such news."""
+        for client in list(self._clients):
+            with contextlib.suppress(HPCRemoteError, TimeoutError):
+                client.link.query("info")
 
     # ------------------------------------------------------------ the next job
 
@@ -119,6 +131,7 @@ class Extending:
                 more.end(begun.folder, old)
             if folder:
                 chosen.load(folder, block=True)
+        self._have_clients_hear()
 
     def _await(self, rc: Client, chosen: EngineSet, former: str, begun: more.More) -> None:
         """Wait until the new ranks are at the controller."""
