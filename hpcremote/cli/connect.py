@@ -63,7 +63,7 @@ def _serve(link: Link, tunnel: Tunnel, name: str | None) -> int:
 @contextlib.contextmanager
 def _offered(here: Connection, folder: Path) -> Iterator[None]:
     """Have a connection file in the cluster's folder on this machine; it must not be in anybody's way."""
-    with record.locked(folder):
+    with record.locked(files.private_dir(folder)):
         path = folder / "client.json"
         old = record.peek(path)
         if record.is_written_down(folder) or (old is not None and not old.is_stale):
