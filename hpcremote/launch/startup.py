@@ -96,6 +96,7 @@ class Startup:
         """
         launcher = catalog.load(self.profile.launcher)
         self._check(controller)
+        files.private_dir(self.record.folder)
         self._claimed = True  # from here on there may be something to end
         record.claim(self.record, jobs.condition, jobs.clear)
         if self.profile.scheduler:  # it may refuse, and then nothing has been started for nothing
