@@ -5,7 +5,8 @@
     truncate the file ─▶ signal ─▶ faulthandler writes ─▶ the handler has returned, says the kernel ─▶ read
 
 The signal's handler runs in the process' main thread even while C code holds the GIL. That it is done is
-seen by the signal being neither pending nor blocked any more: what it writes has no end mark.
+seen by the signal being neither pending nor blocked any more once something was written: what it writes has no
+end mark, and between being pending and being blocked the kernel shows neither.
 """
 
 from __future__ import annotations
@@ -70,15 +71,15 @@ class Dump:
 
     def poll(self) -> None:
         """See whether it is there."""
-        status = _status(self._rank.pid)
         try:
-            size = self._path.stat().st_size
-            if size and status is not None and not status.busy:
+            begun = self._path.stat().st_size > 0
+            status = _status(self._rank.pid)
+            if begun and status is not None and not status.busy:
                 self.text = self._path.read_text(errors="replace")
                 self.done = True
+            self.done = self.done or status is None
         except OSError:
             self.done = True
-        self.done = self.done or status is None
 
     def give_up(self) -> None:
         """Take what there is."""

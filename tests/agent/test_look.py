@@ -78,6 +78,26 @@ def test_a_hundred_calls_are_read_to_their_end(tmp_path, started):
         assert len(stacks.parse(look.look([one.rank], 10.0)[one.uid])[0].frames) == 97
 
 
+def test_between_pending_and_blocked_nothing_is_taken_for_the_end(tmp_path, started, monkeypatch):
+    """The kernel is asked in that moment, and its answer comes when a part of the stack is written."""
+    one = Stuck(tmp_path, 95)
+    started.append(one)
+    path = one.rank.file("stacks")
+    ask = look._status
+
+    def slow(pid: int) -> look._Status | None:
+        early = path.stat().st_size == 0
+        status = ask(pid)
+        if not early or status is None or not status.busy:
+            return status
+        eventually(lambda: path.stat().st_size > 0)
+        return status._replace(busy=False)
+
+    monkeypatch.setattr(look, "_status", slow)
+    for _ in range(20):
+        assert len(stacks.parse(look.look([one.rank], 10.0)[one.uid])[0].frames) == 97
+
+
 def test_one_without_a_handler_is_not_killed(tmp_path, started):
     one = Stuck(tmp_path, watched=False)
     started.append(one)
