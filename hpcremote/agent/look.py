@@ -5,8 +5,8 @@
     truncate the file ─▶ signal ─▶ faulthandler writes ─▶ the handler has returned, says the kernel ─▶ read
 
 The signal's handler runs in the process' main thread even while C code holds the GIL. That it is done is
-seen by the signal being neither pending nor blocked any more once something was written: what it writes has no
-end mark, and between being pending and being blocked the kernel shows neither.
+seen by the signal being neither pending nor blocked any more once something was written: what it writes has
+no end mark, and between being pending and being blocked the kernel shows neither.
 """
 
 from __future__ import annotations

@@ -216,7 +216,7 @@ def test_programs_that_take_longer_than_a_job(
         sge.cancel(queued.stdout.strip())
     sge.wait_for(queued.stdout.strip(), "")  # and it is not queued again
     eventually(lambda: nothing_left(hosts))
-    assert slurm.jobs() == []  # what was cancelled is not taken up again
+    eventually(lambda: slurm.jobs() == [])  # what was cancelled is not taken up again
 
 
 def replace(script: Path, changes: dict[str, str]) -> None:

@@ -18,13 +18,18 @@ pytestmark = [pytest.mark.mpi, pytest.mark.slow]
 def test_engines_of_a_job_that_grid_engine_reschedules(
     request: pytest.FixtureRequest, hosts: Hosts, sge: GridEngine, tmp_path: Path
 ) -> None:
-    """The job is held, so that it waits for as long as we look; its engines' end says that it does."""
+    """The job is held, so that it waits for as long as we look; its engines' end says that it does.
+
+    Its nodes are drained before, as one does who reschedules jobs. Grid Engine may else give a job back to a
+    node that has not reaped its last processes, where it stays in transfer.
+    """
     with site(request, hosts, tmp_path, "sge") as user:
-        user.start_two(directives=["-r y"])
+        user.start_two(directives=["-r y"], queue="all.q")
         (job,) = user.jobs()
         with user.prompt() as prompt:
             prompt("before = view.apply_sync(os.getpid)")
             sge.run("qhold", job, check=True)
+            sge.drain(*prompt("sorted(rc.by_host())"))
             sge.run("qmod", "-rj", job, check=True)
             assert prompt("rc.link.wait(lambda: not rc.link.engines, 60)") is True
             for cause in prompt("[one.cause for one in rc.link.gone.values()]"):

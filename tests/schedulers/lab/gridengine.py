@@ -164,9 +164,14 @@ class GridEngine:
         lines = [line.split(None, 1) for line in self.run("qacct", "-j", job, check=True).stdout.splitlines()]
         return {line[0]: line[1].strip() for line in lines if len(line) == 2}
 
+    def drain(self, *nodes: str) -> None:
+        """Let *nodes* have no new jobs until :meth:`clear`."""
+        self.run("qmod", "-d", *(f"all.q@{node}" for node in nodes), check=True)
+
     def clear(self) -> None:
         """Delete all jobs, wait until they are gone, and have all nodes back."""
         self.run("qdel", "-u", "*")
+        self.run("qmod", "-e", "all.q", check=True)
         self._until(lambda: not self.run("qstat", "-u", "*", check=True).stdout, "jobs do not end")
         self.wait_for_nodes()
 
