@@ -20,23 +20,31 @@ from hpcremote.engine.comm.base import Base
 
 #: Size of a head, in bytes.
 HEAD = 256
-_ROOM = HEAD - 8
-_head = Struct(f"<Q{_ROOM}s")
+ROOM = HEAD - 8
+head_form = Struct(f"<Q{ROOM}s")
 _TAG = 1
 
 Operator = MPI.Op | Callable[[Any, Any], Any] | None
 
 
-def _pack(obj: Any) -> tuple[bytes, bytes]:
-    """Return head and rest."""
+def pack(obj: Any, word: bytes = b"") -> tuple[bytes, bytes]:
+    """Return head and rest; where there is a rest, *word* is in the head in place of the pickle."""
     data = MPI.pickle.dumps(obj)
     size = len(data)
-    return (_head.pack(size, data), b"") if size <= _ROOM else (_head.pack(size, b""), data)
+    return (head_form.pack(size, data), b"") if size <= ROOM else (head_form.pack(size, word), data)
 
 
-def _unpack(data: bytes, rest: Any) -> Any:
+def unpack(data: bytes, rest: Any) -> Any:
     """Return the object that is in the rest, or if there is none in the head (pickle knows where it ends)."""
     return MPI.pickle.loads(rest or data)
+
+
+def items_of(objects: Sequence[Any] | None, count: int) -> list[Any]:
+    """Return one object for each of those who get one."""
+    items = [None] * count if objects is None else list(objects)
+    if len(items) != count:
+        raise ValueError(f"expecting {count} items, got {len(items)}")
+    return items
 
 
 class Objects(Base):
@@ -54,13 +62,13 @@ class Objects(Base):
         head: bytes | bytearray
         rest: bytes | MPI.buffer
         mine = root == self.my_rank
-        head, rest = _pack(obj) if mine else (bytearray(HEAD), b"")
+        head, rest = pack(obj) if mine else (bytearray(HEAD), b"")
         self.watch.wait(self, self.hidden.Ibcast(head, root))
-        size, data = _head.unpack(head)
-        if size > _ROOM:
+        size, data = head_form.unpack(head)
+        if size > ROOM:
             rest = rest if mine else MPI.buffer.allocate(size)
             self.watch.wait(self, self.hidden.Ibcast(rest, root))
-        return _unpack(data, rest)
+        return unpack(data, rest)
 
     def gather(self, sendobj: Any, root: int = 0) -> list[Any] | None:
         """See mpi4py."""
@@ -71,7 +79,7 @@ class Objects(Base):
             self.watch.now = None
 
     def _gather(self, obj: Any, root: int) -> list[Any] | None:
-        head, rest = _pack(obj)
+        head, rest = pack(obj)
         if root != self.my_rank:
             self.watch.wait(self, self.hidden.Igather(head, None, root))
             if rest:
@@ -83,8 +91,8 @@ class Objects(Base):
 
     def _unpack_all(self, heads: bytearray, mine: bytes, sends: list[MPI.Request]) -> list[Any]:
         """Return what the heads of all ranks and the rests that follow them mean."""
-        rows = list(_head.iter_unpack(heads))
-        if not sends and all(size <= _ROOM for size, _ in rows):
+        rows = list(head_form.iter_unpack(heads))
+        if not sends and all(size <= ROOM for size, _ in rows):
             return [MPI.pickle.loads(data) for _, data in rows]
         rests: list[Any] = [None] * self.my_size
         requests = list(sends)
@@ -92,32 +100,29 @@ class Objects(Base):
             for rank, (size, _) in enumerate(rows):
                 if rank == self.my_rank:
                     rests[rank] = mine
-                elif size > _ROOM:
+                elif size > ROOM:
                     rests[rank] = MPI.buffer.allocate(size)
                     requests.append(self.hidden.Irecv(rests[rank], rank, _TAG))
         except BaseException:  # no memory, or a signal's
             self.watch.drop(self, requests)
             raise
         self.watch.wait_all(self, requests)
-        return [_unpack(data, rest) for (_, data), rest in zip(rows, rests, strict=True)]
+        return [unpack(data, rest) for (_, data), rest in zip(rows, rests, strict=True)]
 
     def _deal(self, objects: Sequence[Any] | None) -> tuple[bytes, list[bytes]]:
         """Return the heads of one object for each rank, and their rests."""
-        items = [None] * self.my_size if objects is None else list(objects)
-        if len(items) != self.my_size:
-            raise ValueError(f"expecting {self.my_size} items, got {len(items)}")
-        packed = [_pack(item) for item in items]
+        packed = [pack(item) for item in items_of(objects, self.my_size)]
         return b"".join(head for head, _ in packed), [rest for _, rest in packed]
 
     def _send_rests(self, rests: list[bytes]) -> list[MPI.Request]:
-        return self._send_all([(rest, i) for i, rest in enumerate(rests) if rest and i != self.my_rank])
+        return self._send_all([(rest, i, _TAG) for i, rest in enumerate(rests) if rest and i != self.my_rank])
 
-    def _send_all(self, parcels: list[tuple[bytes, int]]) -> list[MPI.Request]:
-        """Begin to send these to their ranks: all, or none that is not kept."""
+    def _send_all(self, parcels: list[tuple[bytes, int, int]]) -> list[MPI.Request]:
+        """Begin to send these to their ranks, by their tags: all, or none that is not kept."""
         requests: list[MPI.Request] = []
         try:
-            for data, dest in parcels:
-                requests.append(self.hidden.Isend(data, dest, _TAG))
+            for data, dest, tag in parcels:
+                requests.append(self.hidden.Isend(data, dest, tag))
         except BaseException:
             self.watch.drop(self, requests)
             raise
@@ -137,11 +142,11 @@ class Objects(Base):
                     rest = rests[root]
             else:
                 self.watch.wait(self, self.hidden.Iscatter(None, head, root))
-            size, data = _head.unpack(head)
-            if size > _ROOM and root != self.my_rank:
+            size, data = head_form.unpack(head)
+            if size > ROOM and root != self.my_rank:
                 rest = MPI.buffer.allocate(size)
                 self.watch.wait(self, self.hidden.Irecv(rest, root, _TAG))
-            return _unpack(data, rest)
+            return unpack(data, rest)
         finally:
             self.watch.now = None
 
@@ -149,11 +154,11 @@ class Objects(Base):
         """See mpi4py."""
         self.begin("allgather")
         try:
-            head, rest = _pack(sendobj)
+            head, rest = pack(sendobj)
             heads = bytearray(HEAD * self.my_size)
             self.watch.wait(self, self.hidden.Iallgather(head, heads))
-            rows = list(_head.iter_unpack(heads))
-            sizes = [size if size > _ROOM else 0 for size, _ in rows]
+            rows = list(head_form.iter_unpack(heads))
+            sizes = [size if size > ROOM else 0 for size, _ in rows]
             if not any(sizes):
                 return [MPI.pickle.loads(data) for _, data in rows]
             everything: Any = MPI.buffer.allocate(sum(sizes))
@@ -161,7 +166,7 @@ class Objects(Base):
             self.watch.wait(self, request)
             values, start = [], 0
             for (_, data), size in zip(rows, sizes, strict=True):
-                values.append(_unpack(data, everything[start : start + size]))
+                values.append(unpack(data, everything[start : start + size]))
                 start += size
             return values
         finally:
@@ -256,18 +261,19 @@ class Objects(Base):
         self.watch.wait_all(self, self._post(obj, dest))
 
     def _post(self, obj: Any, dest: int) -> list[MPI.Request]:
-        head, rest = _pack(obj)
-        return self._send_all([(head, dest), (rest, dest)] if rest else [(head, dest)])
+        head, rest = pack(obj)
+        parcels = [(head, dest, _TAG), (rest, dest, _TAG)] if rest else [(head, dest, _TAG)]
+        return self._send_all(parcels)
 
     def _take(self, source: int) -> Any:
         head = bytearray(HEAD)
         rest: bytes | MPI.buffer = b""
         self.watch.wait(self, self.hidden.Irecv(head, source, _TAG))
-        size, data = _head.unpack(head)
-        if size > _ROOM:
+        size, data = head_form.unpack(head)
+        if size > ROOM:
             rest = MPI.buffer.allocate(size)
             self.watch.wait(self, self.hidden.Irecv(rest, source, _TAG))
-        return _unpack(data, rest)
+        return unpack(data, rest)
 
     def _swap(self, obj: Any, peer: int) -> Any:
         requests = self._post(obj, peer)

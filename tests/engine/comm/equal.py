@@ -242,8 +242,25 @@ def neighbours() -> dict[str, Operation]:
         made.Free()
         return found
 
+    def objects_to(made: Any) -> Any:
+        count = len(made.outedges)
+        small = [(RANK, slot) for slot in range(count)]
+        mixed = [[RANK, slot, "x" * 5000 * (slot + RANK)] for slot in range(count)]
+        found = [made.neighbor_allgather(one) for one in (RANK, "y" * 3000 * RANK, None)]
+        found += [made.neighbor_alltoall(several) for several in (small, mixed)]
+        found += [outcome(lambda made: made.neighbor_alltoall([1] * (count + 1)), made)]
+        made.Free()
+        return found
+
     right, left = (RANK + 1) % SIZE, (RANK - 1) % SIZE
     return {
+        "edges": lambda c: objects_to(c.Create_cart([SIZE], [False])),
+        "both ways": lambda c: objects_to(c.Create_cart([SIZE, 1], [True, True])),
+        "one way": lambda c: objects_to(c.Create_dist_graph_adjacent([left], [right])),
+        "twice": lambda c: objects_to(c.Create_dist_graph_adjacent([left, left], [right, right])),
+        "star": lambda c: objects_to(
+            c.Create_graph(list(range(SIZE - 1, 2 * SIZE - 1)), [*range(1, SIZE), *[0] * (SIZE - 1)])
+        ),
         "cart": lambda c: of(c.Create_cart([SIZE], [True])),
         "adjacent": lambda c: of(c.Create_dist_graph_adjacent([left, right], [left, right], reorder=False)),
     }

@@ -710,11 +710,16 @@ def neighbours() -> None:
         lambda: comm.Create_cart([SIZE], [True]),
         lambda: comm.Create_dist_graph([RANK], [2], beside),
         lambda: comm.Create_dist_graph_adjacent(beside, beside),
+        lambda: comm.Create_cart([SIZE], [True]),
+        lambda: comm.Create_cart([SIZE], [True]),
     ]
+    names = ["Neighbor_allgather", "Wait", "Wait", "neighbor_allgather", "neighbor_alltoall"]
     waits: list[Callable[[Any, Any], Any]] = [
         lambda made, _: made.Neighbor_allgather(one, two),
         lambda made, _: made.Ineighbor_allgather(one, two).Wait(),
         lambda _, again: started(again).Wait(),
+        lambda made, _: two.__setitem__(slice(2), made.neighbor_allgather(1.0)),
+        lambda made, _: two.__setitem__(slice(2), list(map(len, made.neighbor_alltoall(["x", "y"])))),
     ]
     for number, (make, wait) in enumerate(zip(makes, waits, strict=True)):
         seq = 3 * number
@@ -729,7 +734,7 @@ def neighbours() -> None:
             timer = later(lambda: w.release(seq))  # noqa: B023
             error = raises(Released, lambda: wait(made, agains[number % 2]))  # noqa: B023
             assert isinstance(error, Released)
-            assert error.operation == ("Wait" if number else "Neighbor_allgather")
+            assert error.operation == names[number]
             timer.join()
         assert w.end() == WORLD
         w.renew(seq + 1, ALL)
