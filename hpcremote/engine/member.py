@@ -51,6 +51,7 @@ class Member:
         self._polls = polls
         self._pid = os.getpid()
         self._comms: Lent | None = None
+        self._crowded = False
         namespace = BorrowedNamespace(names)
         operations = Operations(namespace)
         self.machine = Steered(operations.functions.__contains__, operations.functions.define)
@@ -92,6 +93,7 @@ class Member:
         joined = self.machine.joined
         if joined is None:
             raise LaunchError(f"the cluster ended just then: {self.machine.stopping}")
+        self._crowded = place.crowded
         self.machine.place(joined.engine - place.rank, place.rank, place.size, polls=self._polls)
 
     def settle(self, ranks: Ranks) -> None:
@@ -99,7 +101,7 @@ class Member:
         joined = self.machine.joined
         assert joined is not None  # noqa: S101
         if ranks.comm is not None:
-            self.machine.mpi, self._comms = mpi.lend(ranks.comm)
+            self.machine.mpi, self._comms = mpi.lend(ranks.comm, crowded=self._crowded)
             self.machine.mpi.place(joined.engine)
         self.guest.attach(self.link, self.output, joined.shm)
         if self._polls:

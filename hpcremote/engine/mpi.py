@@ -39,12 +39,21 @@ _RANK = (
 
 
 class Place(NamedTuple):
-    """This process' place in its engine set. ``members`` is filled on rank 0."""
+    """This process' place in its engine set.
+
+    Attributes:
+        set_id: of the set.
+        rank: ours.
+        size: of the set.
+        members: all of its ranks; on rank 0.
+        crowded: the set has more ranks on this host than cores.
+    """
 
     set_id: str
     rank: int
     size: int
     members: list[Member]
+    crowded: bool = False
 
 
 def alone(uid: str) -> Place:
@@ -85,17 +94,22 @@ def side_of(internal: Any, place: Place, *, replace: bool) -> Side:
     from hpcremote.engine.comm.side import Side
     from hpcremote.engine.comm.world import World
 
-    made = World(internal, replace=replace)
+    made = World(internal, replace=replace, crowded=place.crowded)
     current.install(made)
     return Side(made, place.rank, place.size)
 
 
-def lend(comm: Any) -> tuple[Side, Lent]:
-    """Return the MPI side of a program that lends the ranks of *comm*, and its communicators (collective)."""
+def lend(comm: Any, *, crowded: bool) -> tuple[Side, Lent]:
+    """Return the MPI side of a program that lends the ranks of *comm*, and its communicators (collective).
+
+    Args:
+        comm: the program's.
+        crowded: see :class:`Place`.
+    """
     from hpcremote.engine.comm.lent import Lent
     from hpcremote.engine.comm.side import Side
 
-    made = Lent(comm.Dup())
+    made = Lent(comm.Dup(), crowded=crowded)
     return Side(made, comm.Get_rank(), comm.Get_size()), made
 
 
@@ -113,9 +127,9 @@ def world(expect: int | None = None) -> Any:
 def place_in(comm: Any, uid: str) -> Place:
     """Return our place among the ranks of *comm*, all of which call this; it has to be for us alone."""
     rank = comm.Get_rank()
-    set_id = comm.bcast(new_uid() if rank == 0 else None, 0)
-    members = comm.gather(_member(uid, rank, _library(_mpi4py())), 0)
-    return Place(set_id, rank, comm.Get_size(), _count_by_host(members or []))
+    members = comm.gather(me := _member(uid, rank, _library(_mpi4py())), 0) or []
+    set_id, crowded = comm.bcast((new_uid(), _crowded(members)) if rank == 0 else None, 0)
+    return Place(set_id, rank, comm.Get_size(), _count_by_host(members), me.host in crowded)
 
 
 def has_begun() -> bool:
@@ -188,6 +202,16 @@ def _count_by_host(members: list[Member]) -> list[Member]:
         member.local_rank = on_host[member.host]
         on_host[member.host] += 1
     return members
+
+
+def _crowded(members: list[Member]) -> set[str]:
+    """Return the hosts that have more of these ranks than cores for them."""
+    ranks = Counter(member.host for member in members)
+    cores: dict[str, set[int]] = {host: set() for host in ranks}
+    for host, spans in {(member.host, member.cores) for member in members}:
+        for first, _, last in (span.partition("-") for span in spans.split(",") if span):
+            cores[host].update(range(int(first), int(last or first) + 1))
+    return {host for host, count in ranks.items() if 0 < len(cores[host]) < count}
 
 
 def _cores() -> str:

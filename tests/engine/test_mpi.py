@@ -35,6 +35,23 @@ def test_ranks_tell_their_own_versions_and_are_counted_by_host():
     ]
 
 
+@pytest.mark.parametrize(
+    ("cores", "crowded"),
+    [
+        (["0-1", "0-1", "0-1"], {"node7"}),
+        (["0", "2", "4-5"], set()),  # each has its own
+        (["0-3", "0-3", "0-3"], set()),
+        (["3", "3", "3"], {"node7"}),
+        (["", "", ""], set()),  # nothing is known
+    ],
+)
+def test_where_ranks_share_cores(cores: list[str], crowded: set[str]):
+    rows = [mpi._member("uid", rank, "MPICH 5") for rank in range(4)]
+    for one, (host, own) in zip(rows, [*(("node7", own) for own in cores), ("node8", "0-1")], strict=True):
+        one.host, one.cores = host, own
+    assert mpi._crowded(rows) == crowded
+
+
 def test_an_engine_without_mpi_tells_its_own_too():
     (member,) = mpi.alone("uid").members
     assert member.python == ".".join(map(str, sys.version_info[:3]))

@@ -23,8 +23,8 @@ _WORN = "an earlier call on these ranks failed: call hpcremote.comm() in this on
 class Lent(World):
     """Made by all ranks of the program together; ``MPI.COMM_WORLD`` stays the program's own."""
 
-    def __init__(self, internal: MPI.Intracomm) -> None:
-        super().__init__(internal, replace=False)
+    def __init__(self, internal: MPI.Intracomm, *, crowded: bool = False) -> None:
+        super().__init__(internal, replace=False, crowded=crowded)
         self._worn: dict[Key, Comm] = {}
 
     def begin(self, seq: int, ranks: tuple[int, ...], *, gate: bool = False) -> None:

@@ -6,8 +6,9 @@ A wait is ``Waitany([operation, wake])``, where *wake* is a receive from ourselv
     main thread          Waitany([Iallreduce, wake]) ... ──▶ Released
     I/O thread           release(seq): alarm; Isend to self ──┘
 
-Where MPI is not thread safe enough (less than MPI_THREAD_MULTIPLE), in threads of the user's, and for what
-MPI has no request for (probes), the wait is a poll that first spins and then sleeps longer and longer.
+Where MPI is not thread safe enough (less than MPI_THREAD_MULTIPLE), where ranks share cores, in threads of
+the user's, and for what MPI has no request for (probes), the wait is a poll that first spins and then sleeps
+longer and longer.
 """
 
 from __future__ import annotations
@@ -73,8 +74,8 @@ class Watch(Bell):
         left: requests that nobody waits for any more.
     """
 
-    def __init__(self, private: MPI.Intracomm) -> None:
-        super().__init__(private)
+    def __init__(self, private: MPI.Intracomm, *, crowded: bool = False) -> None:
+        super().__init__(private, crowded=crowded)
         self.alarm: Alarm | None = None
         self.now: Entered | None = None
         self.family: object = None

@@ -39,15 +39,16 @@ Key = tuple[tuple[int, ...], bool]
 class World:
     """All of an engine's communicators. Made by all ranks together, on the main thread."""
 
-    def __init__(self, internal: MPI.Intracomm, *, replace: bool) -> None:
+    def __init__(self, internal: MPI.Intracomm, *, replace: bool, crowded: bool = False) -> None:
         """Set up.
 
         Args:
             internal: a duplicate of COMM_WORLD that nobody else uses from now on.
             replace: bind the name MPI.COMM_WORLD to an interruptible duplicate.
+            crowded: there are more ranks than cores on this host.
         """
         self._internal = internal
-        self._watch = Watch(internal)
+        self._watch = Watch(internal, crowded=crowded)
         self._maker = Maker(internal)
         self._ranks: tuple[int, ...] = ()
         self._running = False

@@ -36,13 +36,27 @@ def ranks() -> Callable[[str, int], None]:
     return run
 
 
+ESSENTIALS = [
+    "released",
+    "subsets",
+    "creation_race",
+    "renewed",
+    "spares",
+    "derived",
+    "neighbours",
+    "requests",
+]
+
+
 @pytest.mark.openmpi
-@pytest.mark.parametrize(
-    "scenario",
-    ["released", "subsets", "creation_race", "renewed", "spares", "derived", "neighbours", "requests"],
-)
+@pytest.mark.parametrize("scenario", ESSENTIALS)
 def test_essentials(ranks: Callable[..., None], scenario: str) -> None:
     ranks(scenario, 3)
+
+
+@pytest.mark.parametrize("scenario", [*ESSENTIALS, "interrupted", "requests_interrupted", "held"])
+def test_where_ranks_share_cores(ranks: Callable[..., None], scenario: str) -> None:
+    ranks(scenario, 3, CROWDED="1")
 
 
 @pytest.mark.parametrize(
