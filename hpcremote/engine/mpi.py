@@ -46,7 +46,8 @@ class Place(NamedTuple):
         rank: ours.
         size: of the set.
         members: all of its ranks; on rank 0.
-        crowded: the set has more ranks on this host than cores.
+        crowded: ranks keep each other from running as they wait in MPI. The set has more of them on this host
+            than cores (other sets, and limits of containers, are not seen); its MPI library does not yield.
     """
 
     set_id: str
@@ -205,10 +206,10 @@ def _count_by_host(members: list[Member]) -> list[Member]:
 
 
 def _crowded(members: list[Member]) -> set[str]:
-    """Return the hosts that have more of these ranks than cores for them."""
-    ranks = Counter(member.host for member in members)
+    """Return the hosts that have more of these ranks than cores for them. Open MPI yields there of itself."""
+    ranks = Counter(member.host for member in members if not member.mpi.startswith("Open MPI"))
     cores: dict[str, set[int]] = {host: set() for host in ranks}
-    for host, spans in {(member.host, member.cores) for member in members}:
+    for host, spans in {(member.host, member.cores) for member in members if member.host in ranks}:
         for first, _, last in (span.partition("-") for span in spans.split(",") if span):
             cores[host].update(range(int(first), int(last or first) + 1))
     return {host for host, count in ranks.items() if 0 < len(cores[host]) < count}

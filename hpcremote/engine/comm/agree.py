@@ -28,6 +28,8 @@ from hpcremote.engine.comm.watch import Watch
 
 #: How long a member that withdraws waits for an answer, in seconds.
 ANSWER = 2.0
+#: How often one looks before nothing is there: what has long come, MPICH shows at the second look.
+LOOKS = 16
 #: A tag that no message of ours has.
 NOBODY = 15
 #: Tags of agreements begin here; below are other messages of ours.
@@ -125,11 +127,14 @@ class _Talk:
             return any(found)
 
     def _withdrew(self, source: int) -> bool:
-        found = False
-        while self._channel.Iprobe(source, self._tag + 1):
-            message = bytearray(_MESSAGE.size)
-            self._channel.Recv(message, source, self._tag + 1)
-            found |= _MESSAGE.unpack(message)[0] == self._key
+        found, looks = False, LOOKS
+        while looks:
+            if self._channel.Iprobe(source, self._tag + 1):
+                message = bytearray(_MESSAGE.size)
+                self._channel.Recv(message, source, self._tag + 1)
+                found |= _MESSAGE.unpack(message)[0] == self._key
+                looks = LOOKS
+            looks -= 1
         return found
 
     def _receive(self, source: int) -> int:

@@ -1,15 +1,13 @@
 """Neighbourhood collectives of communicators that have a topology; the arguments are mpi4py's.
 
-Those on objects send the heads of :mod:`hpcremote.engine.comm.objects` by an operation of MPI's, and what
-does not fit in them from rank to rank. A rank may be the same one's neighbour more than once, and MPI decides
-which of its objects comes where: so the head says by which tag the rest of its object comes.
+Those on objects send heads (see :mod:`hpcremote.engine.comm.objects`) and rests from rank to rank, over the
+hidden duplicate: MPI's own would need to be told sizes, and Open MPI's non-blocking forms have errors here.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from struct import Struct
 from typing import Any
 
 from mpi4py import MPI
@@ -20,11 +18,12 @@ from hpcremote.engine.comm.posts import posting
 
 _T = MPI.Topocomm
 _ARRAYS = ["allgather", "allgatherv", "alltoall", "alltoallv", "alltoallw"]
-#: Tag of the rest of a rank's first object; lower ones are the other collectives'.
+#: Of messages between neighbours.
 _TAG = 2
-_tag = Struct("<q")
+_OPEN_MPI = MPI.Get_library_version().startswith("Open MPI")
 
-Parcel = tuple[bytes, int, int]
+#: Head and rest.
+Packed = tuple[bytes, bytes]
 
 
 class Neighbours(Objects):
@@ -37,9 +36,8 @@ class Neighbours(Objects):
         """See mpi4py."""
         self.begin("neighbor_allgather")
         try:
-            head, rest = pack(sendobj, _tag.pack(_TAG))
-            parcels = [(rest, dest, _TAG) for dest in self.outedges]
-            return self._trade(_T.Ineighbor_allgather, head, parcels)
+            packed = pack(sendobj)
+            return self._trade([(packed, dest) for dest in self.outedges])
         finally:
             self.watch.now = None
 
@@ -47,42 +45,70 @@ class Neighbours(Objects):
         """See mpi4py."""
         self.begin("neighbor_alltoall")
         try:
-            heads, parcels, dests = [], list[Parcel](), self.outedges
-            for tag, (item, dest) in enumerate(zip(items_of(sendobj, len(dests)), dests, strict=True), _TAG):
-                head, rest = pack(item, _tag.pack(tag))
-                heads.append(head)
-                parcels.append((rest, dest, tag))
-            return self._trade(_T.Ineighbor_alltoall, b"".join(heads), parcels)
+            dests = self.outedges
+            packed = [pack(item) for item in items_of(sendobj, len(dests))]
+            return self._trade(list(zip(packed, dests, strict=True)))
         finally:
             self.watch.now = None
 
-    def _trade(self, post: Callable[..., Any], mine: bytes, parcels: list[Parcel]) -> list[Any]:
-        """Send our heads, and the rests that there are; return the objects of those who send to us."""
+    def _trade(self, parcels: list[tuple[Packed, int]]) -> list[Any]:
+        """Send these to their ranks; return the objects of those who send to us."""
         sources = self.inedges
-        heads = bytearray(HEAD * len(sources))
-        self.watch.wait(self, post(self, mine, heads))
-        sends = self._send_all([one for one in parcels if one[0] and one[1] != MPI.PROC_NULL])
-        rows = list(head_form.iter_unpack(heads))
-        rests: list[Any] = [None] * len(rows)
-        requests = list(sends)
+        slots = _slots(self, len(sources))
+        heads = [bytearray(HEAD) for _ in sources]
+        rests: list[Any] = [b""] * len(sources)
+        requests: list[MPI.Request] = []
         try:
-            for slot, (size, word) in enumerate(rows):
+            requests += (self.hidden.Irecv(heads[slot], sources[slot], _TAG) for slot in slots)
+            requests += (self.hidden.Isend(head, dest, _TAG) for (head, _), dest in parcels)
+            self.watch.wait_all(self, requests)
+            requests += (self.hidden.Isend(rest, dest, _TAG) for (_, rest), dest in parcels if rest)
+            for slot in slots:
+                size, _ = head_form.unpack(heads[slot])
                 if size > ROOM:
                     rests[slot] = MPI.buffer.allocate(size)
-                    (tag,) = _tag.unpack_from(word)
-                    requests.append(self.hidden.Irecv(rests[slot], sources[slot], tag))
-        except BaseException:  # no memory, or a signal's
-            self.watch.drop(self, requests)
+                    requests.append(self.hidden.Irecv(rests[slot], sources[slot], _TAG))
+            self.watch.wait_all(self, requests)
+        except BaseException:  # what others sent and we do not take must not meet the next operation
+            self.watch.leave_behind(self, requests)
             raise
-        self.watch.wait_all(self, requests)
+        rows = [head_form.unpack(head) for head in heads]
         # Nothing comes from beyond the edge of a grid.
         return [unpack(data, rest) if size else None for (size, data), rest in zip(rows, rests, strict=True)]
 
 
+def _slots(comm: Base, count: int) -> Sequence[int]:
+    """Return in which order the objects of one and the same source come, by the slots they are for.
+
+    On a grid that closes after one or two ranks, a rank is the same one's neighbour in both directions, and
+    what it sends down one dimension comes from up that dimension (MPI 4.1, section 8.6).
+    """
+    return [slot ^ 1 for slot in range(count)] if isinstance(comm, MPI.Cartcomm) else range(count)
+
+
+def _is_swapped(comm: Base) -> bool:
+    """Say whether the MPI library's non-blocking forms confuse the two directions of :func:`_slots`.
+
+    Open MPI's do (5.0.11), and its blocking ones do not.
+    """
+    if not _OPEN_MPI or not isinstance(comm, MPI.Cartcomm):
+        return False
+    return any(period and size <= 2 for size, period in zip(comm.dims, comm.periods, strict=True))
+
+
 def _waiting(name: str, post: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(getattr(_T, name))
+    plain = getattr(_T, name)
+
+    @functools.wraps(plain)
     def collective(self: Base, sendbuf: Any, recvbuf: Any) -> None:
-        self.collective(name, None, post, self, sendbuf, recvbuf)
+        if "alltoall" in name and _is_swapped(self):
+            self.begin(name)
+            try:
+                plain(self, sendbuf, recvbuf)  # to be right is more than to be left
+            finally:
+                self.watch.now = None
+        else:
+            self.collective(name, None, post, self, sendbuf, recvbuf)
 
     return collective
 

@@ -27,11 +27,11 @@ _TAG = 1
 Operator = MPI.Op | Callable[[Any, Any], Any] | None
 
 
-def pack(obj: Any, word: bytes = b"") -> tuple[bytes, bytes]:
-    """Return head and rest; where there is a rest, *word* is in the head in place of the pickle."""
+def pack(obj: Any) -> tuple[bytes, bytes]:
+    """Return head and rest."""
     data = MPI.pickle.dumps(obj)
     size = len(data)
-    return (head_form.pack(size, data), b"") if size <= ROOM else (head_form.pack(size, word), data)
+    return (head_form.pack(size, data), b"") if size <= ROOM else (head_form.pack(size, b""), data)
 
 
 def unpack(data: bytes, rest: Any) -> Any:
@@ -66,7 +66,7 @@ class Objects(Base):
         self.watch.wait(self, self.hidden.Ibcast(head, root))
         size, data = head_form.unpack(head)
         if size > ROOM:
-            rest = rest if mine else MPI.buffer.allocate(size)
+            rest = rest if mine else self._room(size)
             self.watch.wait(self, self.hidden.Ibcast(rest, root))
         return unpack(data, rest)
 
@@ -101,7 +101,7 @@ class Objects(Base):
                 if rank == self.my_rank:
                     rests[rank] = mine
                 elif size > ROOM:
-                    rests[rank] = MPI.buffer.allocate(size)
+                    rests[rank] = self._room(size)
                     requests.append(self.hidden.Irecv(rests[rank], rank, _TAG))
         except BaseException:  # no memory, or a signal's
             self.watch.drop(self, requests)
@@ -115,14 +115,22 @@ class Objects(Base):
         return b"".join(head for head, _ in packed), [rest for _, rest in packed]
 
     def _send_rests(self, rests: list[bytes]) -> list[MPI.Request]:
-        return self._send_all([(rest, i, _TAG) for i, rest in enumerate(rests) if rest and i != self.my_rank])
+        return self._send_all([(rest, i) for i, rest in enumerate(rests) if rest and i != self.my_rank])
 
-    def _send_all(self, parcels: list[tuple[bytes, int, int]]) -> list[MPI.Request]:
-        """Begin to send these to their ranks, by their tags: all, or none that is not kept."""
+    def _room(self, size: int) -> MPI.buffer:
+        """Return memory for what another rank is sending; if there is none, nothing more can come by us."""
+        try:
+            return MPI.buffer.allocate(size)
+        except BaseException:
+            self.watch.leave_behind(self, [])
+            raise
+
+    def _send_all(self, parcels: list[tuple[bytes, int]]) -> list[MPI.Request]:
+        """Begin to send these to their ranks: all, or none that is not kept."""
         requests: list[MPI.Request] = []
         try:
-            for data, dest, tag in parcels:
-                requests.append(self.hidden.Isend(data, dest, tag))
+            for data, dest in parcels:
+                requests.append(self.hidden.Isend(data, dest, _TAG))
         except BaseException:
             self.watch.drop(self, requests)
             raise
@@ -144,7 +152,7 @@ class Objects(Base):
                 self.watch.wait(self, self.hidden.Iscatter(None, head, root))
             size, data = head_form.unpack(head)
             if size > ROOM and root != self.my_rank:
-                rest = MPI.buffer.allocate(size)
+                rest = self._room(size)
                 self.watch.wait(self, self.hidden.Irecv(rest, root, _TAG))
             return unpack(data, rest)
         finally:
@@ -161,7 +169,7 @@ class Objects(Base):
             sizes = [size if size > ROOM else 0 for size, _ in rows]
             if not any(sizes):
                 return [MPI.pickle.loads(data) for _, data in rows]
-            everything: Any = MPI.buffer.allocate(sum(sizes))
+            everything: Any = self._room(sum(sizes))
             request = self.hidden.Iallgatherv(rest, [everything, sizes, MPI.BYTE])
             self.watch.wait(self, request)
             values, start = [], 0
@@ -262,8 +270,7 @@ class Objects(Base):
 
     def _post(self, obj: Any, dest: int) -> list[MPI.Request]:
         head, rest = pack(obj)
-        parcels = [(head, dest, _TAG), (rest, dest, _TAG)] if rest else [(head, dest, _TAG)]
-        return self._send_all(parcels)
+        return self._send_all([(head, dest), (rest, dest)] if rest else [(head, dest)])
 
     def _take(self, source: int) -> Any:
         head = bytearray(HEAD)
@@ -271,7 +278,7 @@ class Objects(Base):
         self.watch.wait(self, self.hidden.Irecv(head, source, _TAG))
         size, data = head_form.unpack(head)
         if size > ROOM:
-            rest = MPI.buffer.allocate(size)
+            rest = self._room(size)
             self.watch.wait(self, self.hidden.Irecv(rest, source, _TAG))
         return unpack(data, rest)
 

@@ -13,6 +13,7 @@ longer and longer.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -29,11 +30,12 @@ from hpcremote.errors import HPCRemoteError, Released
 
 T = TypeVar("T")
 
-#: A poll spins this long before it sleeps, in seconds, ...
-SPIN = 0.0002
+#: A poll spins this long before it sleeps, in seconds, and lets others run between its looks, ...
+SPIN = 0.002
 #: ... then for a sixteenth of the time that it has waited, but no longer than this.
 NAP = 0.001
 
+_let_others_run: Callable[[], None] = getattr(os, "sched_yield", lambda: None)
 _waitany, _test = MPI.Request.Waitany, MPI.Request.Test
 #: An operation that was entered: communicator, name, number, root or peer.
 Entered = tuple[Any, str, int, int | None]
@@ -253,6 +255,8 @@ class Watch(Bell):
                 return late
             if (waited := perf_counter() - began) > SPIN:
                 sleep(min(waited / 16, NAP))
+            else:
+                _let_others_run()
         return found
 
     def _heed(self, requests: Sequence[MPI.Request], leave: Callable[[], T | None]) -> T | None:

@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 from mpi4py import MPI
 
-from hpcremote.engine.comm import current, world
+from hpcremote.engine.comm import current, objects, world
+from hpcremote.engine.comm import neighbours as topologies
 from hpcremote.engine.comm.communicator import Cart
 from hpcremote.engine.comm.lent import Lent
 from hpcremote.engine.comm.side import Side
@@ -745,6 +746,59 @@ def neighbours() -> None:
             assert "make it again" in str(raises(HPCRemoteError, work))
         assert comm.allreduce(1) == SIZE
         w.end()
+
+
+def no_room() -> None:
+    """A rank that has no memory for what comes does not take it for the next operation's."""
+
+    class Full:
+        buffer = type("buffer", (), {"allocate": staticmethod(lambda size: bytes(-size))})
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(MPI, name)
+
+    w = World(PLAIN.Dup(), replace=True, crowded=CROWDED)
+    comm, large = MPI.COMM_WORLD, "x" * 2000
+    for number, name in enumerate(["gather", "bcast", "neighbor_allgather"]):
+        w.begin(3 * number, ALL)
+        used = comm.Create_cart([SIZE], [True]) if name.startswith("neighbor") else comm
+        work = getattr(used, name)
+        module: Any = objects if used is comm else topologies
+        work((RANK, large))
+        victim = int(name == "bcast") == RANK
+        if victim:
+            module.MPI = Full()
+        try:
+            if victim:
+                raises(ValueError, lambda: work((RANK, large)))  # noqa: B023 - called at once
+            else:
+                work((RANK, large))
+        finally:
+            module.MPI = MPI
+        if victim:
+            assert "had to leave" in str(raises(HPCRemoteError, lambda: work(1)))  # noqa: B023
+        assert w.end(failed=victim) & WORLD
+        w.renew(3 * number + 1, ALL)
+        w.begin(3 * number + 2, ALL)
+        assert comm.allgather((RANK, large)) == [(rank, large) for rank in range(SIZE)]
+        w.end()
+
+
+def withdrew_long_ago() -> None:
+    """Who comes late learns that another one has been interrupted, however long ago."""
+    w = World(PLAIN.Dup(), replace=True, crowded=CROWDED)
+    w.begin(1, ALL)
+    if RANK == 1:
+        interrupts(w, MPI.COMM_WORLD.Dup)
+        PLAIN.Barrier()
+    else:
+        PLAIN.Barrier()
+        raises(Released, MPI.COMM_WORLD.Dup)
+    w.end(failed=True)
+    w.renew(2, ALL)
+    w.begin(3, ALL)
+    assert MPI.COMM_WORLD.Dup().allreduce(1) == SIZE
+    w.end()
 
 
 #: What says nothing to other ranks, or nothing that could meet a later call.

@@ -78,6 +78,8 @@ def test_where_ranks_share_cores(ranks: Callable[..., None], scenario: str) -> N
         "not_renewed",
         "left_and_over",
         "received_wrongly",
+        "no_room",
+        "withdrew_long_ago",
     ],
 )
 def test_details(ranks: Callable[..., None], scenario: str) -> None:
