@@ -17,6 +17,9 @@ _P = MPI.Intracomm
 T = TypeVar("T")
 #: Messages up to this size, in bytes, have come entirely when a probe finds them.
 EAGER = 1024
+#: How often ``recv`` looks for a message, as fast as it can, before it polls.
+LOOKS = 32
+_improbe = _P.Improbe
 ANY_SOURCE, ANY_TAG = MPI.ANY_SOURCE, MPI.ANY_TAG
 #: A buffer, the other rank, a tag.
 _Where = tuple[Any, int, int]
@@ -78,16 +81,21 @@ class Points(Base):
         if buf is not None:
             return self._receive_into(buf, source, tag, status)
         status = MPI.Status() if status is None else status
-        message: Any = _P.Improbe(self, source, tag, status)
-        if message is None:
-            message = self.watch.poll(lambda: _P.Improbe(self, source, tag, status))
+        message: Any = None
+        for _ in range(LOOKS):
+            if (message := _improbe(self, source, tag, status)) is not None:
+                break
+        else:
+            message = self.watch.poll(lambda: _improbe(self, source, tag, status))
         if not (size := status.Get_count(MPI.BYTE)):
             message.Recv(None, status)
             return None
-        data = MPI.buffer.allocate(size)
+        data: bytearray | MPI.buffer
         if size <= EAGER:
+            data = bytearray(size)  # mpi4py takes it faster than a buffer of its own
             message.Recv(data, status)
         else:
+            data = MPI.buffer.allocate(size)
             self.watch.wait(self, message.Irecv(data), status)
         return MPI.pickle.loads(data)
 
