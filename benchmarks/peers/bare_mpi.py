@@ -17,6 +17,7 @@ IDLE = """
 import os, signal
 import zmq, cloudpickle
 from mpi4py import MPI
+signal.signal(signal.SIGTERM, lambda *_: None)  # and MPI_Finalize, which takes its shared memory away
 os.write(1, b"%d\\n" % os.getpid())
 signal.pause()
 """
