@@ -183,7 +183,7 @@ def _held(entry: Entry, key: Key, keys: Sequence[Key]) -> dict[str, Any]:
     """Return values of other keys by these keys' names, as they were written; each is seen to be right."""
     inside = [one for one in keys if one.name in key.holds]
     found = {}
-    for name, value in entry.value.items():
+    for name, value in _anything(entry.value).items():
         convert(Entry(name, value, inner(entry.where, key.name)), inside, ())
         if value is not None:
             found[canonical(name, inside)] = value
@@ -229,19 +229,34 @@ def _boolean(value: object) -> bool:
         raise ValueError from None
 
 
+def _written_out(value: object) -> object:
+    """Return the list or mapping that a text is in YAML: it comes from a command line."""
+    if not isinstance(value, str):
+        return value
+    import yaml  # here: `import hpcremote` stays light
+
+    try:
+        return yaml.load(value, Loader=yaml.BaseLoader)  # noqa: S506 - it makes texts, lists, mappings, no more
+    except yaml.YAMLError:
+        raise ValueError from None
+
+
 def _texts(value: object) -> tuple[str, ...]:
+    value = _written_out(value)
     if not isinstance(value, (list, tuple)):
         raise TypeError
     return tuple(_text(item) for item in value)
 
 
 def _anything(value: object) -> dict[str, Any]:
+    value = _written_out(value)
     if not isinstance(value, Mapping):
         raise TypeError
     return dict(value)
 
 
 def _mapping(value: object) -> dict[str, str]:
+    value = _written_out(value)
     if not isinstance(value, Mapping):
         raise TypeError
     return {_text(name): _text(item) for name, item in value.items()}

@@ -103,6 +103,19 @@ def test_overrides_win_and_none_is_not_given() -> None:
         profile.load("mpi", {"engins": 2})
 
 
+def test_lists_and_mappings_may_be_written_out() -> None:
+    """As ``--set`` gives them; what is text stays text."""
+    given = {"mpiexec_args": "[--bind-to, core]", "environment": "{A: 1}", "controller_job": "{queue: q}"}
+    one = profile.load("slurm", {**given, "constraint": "[rack1|rack2]"})
+    assert one.mpiexec_args == ("--bind-to", "core")
+    assert one.environment == {"A": "1"}
+    assert one.controller_job == {"queue": "q"}
+    assert one.constraint == "[rack1|rack2]"
+    for wrong in ("core", "[core", "{a: b}"):
+        with pytest.raises(ProfileError, match="key 'mpiexec_args' has to be a list of words"):
+            profile.load("slurm", {"mpiexec_args": wrong})
+
+
 def test_a_profile_may_extend_the_one_that_it_hides(mine: Path) -> None:
     (mine / "mpi.yaml").write_text("extends: mpi\nn: 2\n")
     one = profile.load("mpi")
