@@ -181,7 +181,11 @@ class Startup:
             launcher = catalog.load(self.profile.launcher)
             plan = job.plan(launcher, self.profile, self.n, [python, *engine], self.record.mark)
             times = f"    # {plan.times} times" if plan.times > 1 else ""
-            lines.append(f"$ {text.shown(plan.words)}{times}")
+            if plan.runs:  # one for each host, with a script to its shell
+                for words, given in plan.runs:
+                    lines += [f"$ {text.shown(words)} <<'END'", given.rstrip(), "END"]
+            else:
+                lines.append(f"$ {text.shown(plan.words)}{times}")
         return "\n".join(lines)
 
     def _start_controller(self, words: Sequence[str]) -> None:

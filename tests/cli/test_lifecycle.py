@@ -410,3 +410,13 @@ def test_an_engine_without_a_controller_gives_up():
     assert alone.returncode == exits.NO_CLUSTER
     assert "no cluster of profile 'local' is running" in alone.stderr
     assert "Traceback" not in alone.stderr
+
+
+def test_a_dry_run_by_ssh_shows_what_each_host_is_told() -> None:
+    words = ("-n", "3", "-p", "mpi", "--set", "launcher=ssh", "--set", "hosts=[a:2, b]")
+    done = hpcremote("start", "--dry-run", *words)
+    assert done.returncode == 0, done.stderr
+    _, first, second = done.stdout.split("$ ssh ")
+    assert " a exec sh -s <<'END'\n" in first
+    assert " b exec sh -s <<'END'\n" in second
+    assert [part.count(" engine --file ") for part in (first, second)] == [2, 1]
