@@ -17,15 +17,16 @@ import atexit
 import os
 import secrets
 import threading
+import warnings
 import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from hpcremote import clusters, files, profile
+from hpcremote import clusters, files, profile, stopping
 from hpcremote.errors import AlreadyRunning, ClusterNotFound, ConfigError, ProfileError
 from hpcremote.extending import Extending
 from hpcremote.ids import is_cluster_id
-from hpcremote.launch import failed, job, startup
+from hpcremote.launch import failed, job, startup, unused
 from hpcremote.launch.attempt import attempt
 from hpcremote.launch.watch import Progress, Watch
 
@@ -66,6 +67,8 @@ class Cluster(Extending):
         shutdown_atexit: False: the cluster lives on once it is started.
         overrides: keys of the profile.
 
+    A profile without a scheduler that has keys of jobs is warned of: they have no effect.
+
     Raises:
         ProfileError: there is no such profile, or a key or value is wrong.
     """
@@ -85,6 +88,8 @@ class Cluster(Extending):
         self._source = _absolute(profile)
         self._overrides = {key: value for key, value in {"n": n, **overrides}.items() if value is not None}
         self.profile = _load(self._source, self._overrides)
+        if said := unused.told(self.profile):
+            warnings.warn(said, stacklevel=2)
         self.cluster_id = _checked(cluster_id or f"c{secrets.token_hex(4)}")
         self._temporary = cluster_id is None
         self.n = self.profile.engines
@@ -226,7 +231,7 @@ class Cluster(Extending):
             if begun is not None and begun.record.controller_at == "here":
                 startup.end(begun.record, begun.children, polite=self.profile.stop_timeout)
             else:
-                clusters.stop(self.profile.name, self.cluster_id, timeout=self.profile.stop_timeout)
+                stopping.stop(self.profile.name, self.cluster_id, timeout=self.profile.stop_timeout)
         except ClusterNotFound:
             return
         finally:

@@ -15,7 +15,7 @@ import time
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from hpcremote import clusters
+from hpcremote import stopping
 from hpcremote.errors import HPCRemoteError, LaunchError
 from hpcremote.launch import adding
 from hpcremote.launch.attempt import attempt
@@ -83,7 +83,7 @@ class Extending:
             IndexError: there is no such set.
             LaunchError: it cannot be ended, or not from here.
         """
-        clusters.stop_set(self.profile.name, self.cluster_id, number, timeout=self.profile.stop_timeout)
+        stopping.stop_set(self.profile.name, self.cluster_id, number, timeout=self.profile.stop_timeout)
         self._have_clients_hear()
 
     def _have_clients_hear(self) -> None:

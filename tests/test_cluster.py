@@ -7,7 +7,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -263,6 +265,24 @@ def test_a_slow_start_times_out_with_the_phase_and_the_log(tmp_path, monkeypatch
     said = str(caught.value)
     assert said.startswith("not ready within 5 s (start_timeout): of 2 engines 0 came up")
     assert "still thinking" in said
+
+
+def test_a_start_that_somebody_else_stops_says_so(tmp_path, monkeypatch):
+    checkout(monkeypatch)
+    python = waiting_python(tmp_path, engines="echo still thinking; sleep 60")
+    begun = threading.Event()
+    cluster = Cluster(
+        n=2, profile="local", cluster_id="a", python=str(python), progress=lambda _: begun.set()
+    )
+    with ThreadPoolExecutor(1) as pool:
+        start = pool.submit(cluster.start)
+        assert begun.wait(20)
+        Cluster(profile="local", cluster_id="a").stop()
+        with pytest.raises(LaunchError) as caught:
+            start.result(20)
+    assert str(caught.value) == "cluster 'a' of profile 'local' was stopped while it started"
+    with pytest.raises(ClusterNotFound):  # it is no start that failed
+        cluster.status()
 
 
 @pytest.mark.parametrize(

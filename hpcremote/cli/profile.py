@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 
 from hpcremote import files, profile
 from hpcremote.cli import exits, options
 from hpcremote.errors import ProfileError
 from hpcremote.ids import is_cluster_id
+from hpcremote.launch import unused
 
 
 def run(words: Sequence[str]) -> int:
@@ -70,6 +72,8 @@ def _create(args: argparse.Namespace) -> int:
     path.parent.mkdir(parents=True, exist_ok=True)  # no keys are in it, so it may be open to others
     files.write_private(path, text.encode())
     print(path)
+    if said := unused.told(profile.load(args.name)):
+        print(f"hpcremote: {said}", file=sys.stderr)
     return exits.OK
 
 

@@ -38,6 +38,7 @@ def run(words: Sequence[str]) -> int:
     command = _command(args.module, args.program)
     _use_job(args)
     show = Show(quiet=args.quiet)
+    show.take_warnings()
     cluster = cluster_of(args, args.cluster_id, show, ends_with_us=True)
     with ended_by_signals():
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 
 from hpcremote.cli import options
 from hpcremote.cluster import Cluster
@@ -33,6 +34,15 @@ class Show:
             self._open = True
         else:
             print(text, file=sys.stderr)
+
+    def take_warnings(self) -> None:
+        """Say Python's warnings in this process as sentences, from here on."""
+
+        def show(message: Warning | str, *_where: object, **_more: object) -> None:
+            self.end_line()
+            self.say(f"hpcremote: {message}")
+
+        warnings.showwarning = show
 
     def end_line(self) -> None:
         """End the line that is written in place."""

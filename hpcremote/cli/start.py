@@ -33,6 +33,7 @@ def run(words: Sequence[str]) -> int:
     if args.save is not None and not args.resubmit:
         made.error("--save goes with --resubmit")
     show = Show(quiet=args.quiet)
+    show.take_warnings()
     cluster = cluster_of(args, args.cluster_id or UNNAMED, show, ends_with_us=args.foreground)
     if args.dry_run:
         print(cluster.dry_run())

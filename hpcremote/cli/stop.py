@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from hpcremote import clusters, profile
+from hpcremote import profile, stopping
 from hpcremote.cli import exits, options
 from hpcremote.errors import ClusterNotFound, HPCRemoteError, ProfileError
 
@@ -33,7 +33,7 @@ def _try(one: options.Found, timeout: float | None) -> int:
 
 def _stop(one: options.Found, timeout: float | None) -> None:
     try:
-        clusters.stop(one.profile, one.cluster_id, timeout=_patience(one) if timeout is None else timeout)
+        stopping.stop(one.profile, one.cluster_id, timeout=_patience(one) if timeout is None else timeout)
     except ClusterNotFound:  # somebody was faster
         return
     print(f"{one.name} is stopped")

@@ -106,6 +106,7 @@ class Client(Strict, Sets, Ends, Calls):
             raise ValueError(f"timeout has to be seconds, not {timeout!r}: a controller may be away")
         self.tunnel = through(sshserver, sshkey, ssh) if sshserver else None
         self.link = link or connect(info, profile, cluster_id, timeout, self.tunnel)
+        self.link.walltime.tell()
         self._memory = Memory(self.link.uid)
         self._keep = self._memory.landed  # one bound method for all calls
         self.journal = Journal()

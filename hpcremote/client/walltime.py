@@ -69,7 +69,13 @@ class Walltime:
         self._changed = threading.Condition()
         self._closed = False
         self._thread: threading.Thread | None = None
-        self._wishes = [_Wish(60.0 * minutes, _say) for minutes in TOLD]
+        self._wishes: list[_Wish] = []
+
+    def tell(self) -> None:
+        """Have the log tell before each end."""
+        with self._changed:
+            self._wishes += [_Wish(60.0 * minutes, _say) for minutes in TOLD]
+            self._begin()
 
     def learn(self, news: TimeLeft) -> None:
         """A job ends then (called by whichever thread reads)."""

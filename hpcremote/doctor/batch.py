@@ -11,7 +11,7 @@ from typing import NamedTuple
 from hpcremote import files
 from hpcremote.doctor.finding import Finding, ok, problem, warning
 from hpcremote.errors import LauncherError, LaunchError
-from hpcremote.launch import catalog
+from hpcremote.launch import catalog, unused
 from hpcremote.launch.batch import commands
 from hpcremote.launch.batch.scheduler import Recognise, Scheduler
 from hpcremote.profile import Profile
@@ -31,6 +31,7 @@ class Seen(NamedTuple):
     present: dict[str, list[str]]
     missing: dict[str, list[str]]
     inside: str = ""
+    unused: str = ""
     trouble: str = ""
     foreign: Mapping[str, str] = {}
 
@@ -57,7 +58,7 @@ def probe(profile: Profile) -> Seen:
             if one.recognise and not missing[name] and not _recognised(one.recognise):
                 foreign[name] = shlex.join(one.recognise.command)
             inside = name if one.inside and os.environ.get(one.inside) else inside
-    return Seen(profile.scheduler, present, missing, inside, trouble, foreign)
+    return Seen(profile.scheduler, present, missing, inside, unused.told(profile), trouble, foreign)
 
 
 def _recognised(how: Recognise) -> bool:
@@ -93,6 +94,9 @@ def judge(seen: Seen) -> list[Finding]:
             else "no batch system here"
         )
         found.append(ok(_GROUP, text))
+    if seen.unused:
+        what, _, remedy = seen.unused.partition("; ")
+        found.append(warning(_GROUP, what, remedy))
     if seen.inside:
         found.append(ok(_GROUP, f"this is inside a job of {seen.inside}"))
     return found

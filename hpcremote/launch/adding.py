@@ -99,6 +99,9 @@ class Adding:
 
     def failure(self, what: str, *, lonely: bool = False) -> LaunchError:
         """Return the error for *what* went wrong: with its reason if known, and what was written."""
+        found = record.read(self.folder)
+        if found is None or found.state == "stopping":
+            return LaunchError(f"the cluster in {self.folder} was stopped while engines were added")
         meaning = self.job.meaning(lonely=lonely) if self.job else ""
         return job.failure(what, meaning, self.job.quoted() if self.job else "")
 

@@ -31,7 +31,7 @@ class Failed(NamedTuple):
 
 @contextlib.contextmanager
 def noted(begun: Record) -> Iterator[None]:
-    """Write down the error that ends a start in here. That it was interrupted is told to who did that."""
+    """Write down the error that ends a start in here. Who interrupts or stops it has no need of that."""
     try:
         yield
     except Exception as error:
@@ -41,9 +41,9 @@ def noted(begun: Record) -> Iterator[None]:
 
 
 def _note(begun: Record, said: str) -> None:
-    found = record.read(begun.folder)
-    if found is None or found.mark != begun.mark:
-        return  # nothing has begun, or it is somebody else's cluster that runs
+    if record.is_being_stopped(begun.folder, begun.mark):
+        return  # or nothing has begun, or it is somebody else's cluster that runs
+    found = record.read(begun.folder) or begun
     told = Failed(found.n, found.launcher, found.host, found.started, time.time(), said)
     path = record.log_folder(found.folder) / _FILE
     files.write_private(path, (json.dumps(told._asdict(), indent=2) + "\n").encode())

@@ -201,6 +201,12 @@ def read(folder: Path) -> Record | None:
         ) from None
 
 
+def is_being_stopped(folder: Path, mark: str) -> bool:
+    """Say whether somebody has stopped the cluster that carries *mark*, or is at it."""
+    found = read(folder)
+    return found is None or found.mark != mark or found.state == "stopping"
+
+
 def is_written_down(folder: Path) -> bool:
     """Say whether there is a record in a cluster's folder, readable or not."""
     return (folder / _FILE).exists()

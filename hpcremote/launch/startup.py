@@ -15,6 +15,7 @@ closes, which the system does for us however we come to our end. ``detach`` make
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -24,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcremote import files
-from hpcremote.errors import LaunchError
+from hpcremote.errors import AlreadyRunning, LaunchError
 from hpcremote.ids import new_uid
 from hpcremote.launch import catalog, job, memory, process, record, remote, text
 from hpcremote.launch.batch import draft, jobs, spread
@@ -40,6 +41,8 @@ _LEEWAY = 2.0
 _LAST_WORDS = 30.0
 #: How long to wait for somebody else who is ending the same cluster, beyond that.
 _OTHERS = 10.0
+#: How often it is looked whether somebody stops the cluster that starts, in seconds.
+_GLANCE = 1.0
 #: What stands in a script that is only shown.
 _ITS_ID = "ID-OF-THE-CONTROLLERS-JOB"
 
@@ -74,6 +77,7 @@ class Startup:
             controller_at=profile.controller,
         )
         self._claimed = False
+        self._look_again = 0.0
         self._controller: Child | None = None
         self._own: Submission | None = None  # the controller's job
 
@@ -202,7 +206,22 @@ class Startup:
         self.record = self.record.changed(jobs=(*self.record.jobs, submitted))
 
     def trouble(self) -> LaunchError | None:
-        """Return the error if a process ended by now."""
+        """Return the error if a process ended by now, or somebody else stops the cluster."""
+        found = self._trouble()
+        if found is None and time.monotonic() < self._look_again:
+            return None
+        self._look_again = time.monotonic() + _GLANCE
+        return self._stopped() or found
+
+    def _stopped(self) -> LaunchError | None:
+        """Return the error if somebody else has stopped the cluster, or is at it."""
+        return LaunchError(f"{self.record.name} was stopped while it started") if self._lost else None
+
+    @property
+    def _lost(self) -> bool:
+        return self._claimed and record.is_being_stopped(self.record.folder, self.record.mark)
+
+    def _trouble(self) -> LaunchError | None:
         if self._controller is not None and (code := self._controller.exit_code()) is not None:
             what, log = f"the controller ended ({process.how_it_ended(code)})", self._controller.log
             return job.failure(what, job.own_words(log), job.quote(log))
@@ -216,6 +235,8 @@ class Startup:
 
     def failure(self, what: str, *, lonely: bool = False) -> LaunchError:
         """Return the error for *what* went wrong: with its reason if known, and the end of the logs."""
+        if (stopped := self._stopped()) is not None:
+            return stopped
         meaning = self.job.meaning(lonely=lonely) if self.job else ""
         said = self.job.quoted() if self.job else ""
         return job.failure(what, meaning, said, job.quote(self.logs / "controller.log"))
@@ -281,10 +302,24 @@ class Startup:
         """End a start half way: nothing in it is worth waiting for."""
         if not self._claimed:
             return
-        for one in (self._own, self.job):
-            if one is not None:
-                one.forget()
-        end(self.record, self.children, polite=0.0, keep_logs=True)
+        try:
+            if self._lost:
+                self._clear()
+            else:
+                end(self.record, self.children, polite=0.0, keep_logs=True)
+        finally:  # until here it helped to know how the jobs are
+            for one in (self._own, self.job):
+                if one is not None:
+                    one.forget()
+
+    def _clear(self) -> None:
+        """End what whoever stops the cluster may not have seen, after them."""
+        with contextlib.suppress(AlreadyRunning), record.locked(self.record.folder, _OTHERS):
+            pass
+        for child in self.children:
+            child.drop_leash()
+        jobs.clear(self.record, self.children)
+        remote.end(self.record.folder, self.record.mark, forget=False)
 
 
 def end(

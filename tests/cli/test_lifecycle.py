@@ -412,6 +412,16 @@ def test_an_engine_without_a_controller_gives_up():
     assert "Traceback" not in alone.stderr
 
 
+def test_a_dry_run_tells_which_keys_have_no_effect() -> None:
+    done = hpcremote("start", "-p", "mpi", "-n", "1", "--dry-run", "--set", "walltime=2:00:00")
+    assert done.returncode == 0
+    assert done.stderr == (
+        "hpcremote: profile 'mpi' names no scheduler: walltime has no effect; name one (scheduler: slurm), "
+        "or leave it out\n"
+    )
+    assert hpcremote("start", "-q", "-p", "mpi", "--dry-run", "--set", "walltime=2:00:00").stderr == ""
+
+
 def test_a_dry_run_by_ssh_shows_what_each_host_is_told() -> None:
     words = ("-n", "3", "-p", "mpi", "--set", "launcher=ssh", "--set", "hosts=[a:2, b]")
     done = hpcremote("start", "--dry-run", *words)

@@ -155,6 +155,14 @@ def test_a_draft_is_a_profile_of_its_own(tmp_path):
     assert (loaded.launcher, loaded.n, list(loaded.mpiexec_args)) == ("mpiexec", 3, ["-bind-to", "core"])
 
 
+def test_create_tells_which_keys_have_no_effect(capsys):
+    words = ["--from", "mpi", "--walltime", "2:00:00", "--queue", "long"]
+    assert main.main(["profile", "create", "here", *words]) == exits.OK
+    said = capsys.readouterr().err
+    assert said.startswith("hpcremote: profile 'here' names no scheduler: walltime (")
+    assert said.endswith(") have no effect; name one (scheduler: slurm), or leave them out\n")
+
+
 def test_create_show_path_list(capsys):
     assert main.main(["profile", "create", "mine", "--extends", "mpi", "--set", "n=3"]) == exits.OK
     path = capsys.readouterr().out.strip()

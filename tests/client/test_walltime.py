@@ -39,6 +39,7 @@ def test_each_callback_comes_once_for_each_set_and_the_log_says_it_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     walltime = Walltime(lambda: ENGINES)
+    walltime.tell()
     told = told_of(walltime)
     with caplog.at_level(logging.WARNING, logger="hpcremote.client"):
         walltime.learn(TimeLeft("a", 90.0))

@@ -254,17 +254,21 @@ def test_ctrl_c_while_it_waits_cancels_the_job(on_slurm: System) -> None:
     assert not on_slurm.jobs()
 
 
-def test_stop_cancels_what_waits(on_slurm: System) -> None:
+@pytest.mark.parametrize("controller", ["here", "job", "own-job"])
+def test_stop_cancels_what_waits(on_slurm: System, controller: str) -> None:
     words = [sys.executable, "-m", "hpcremote", "start", "-p", "slurm", "-n", "2", "--set", "queue=closed"]
+    words += ["--set", f"controller={controller}"]
     program = on_slurm.head.popen(words, cwd=on_slurm.cwd)
     assert program.stderr is not None
-    assert next((line for line in program.stderr if "queued: job" in line), None), program.finish(None, 60)
+    assert next((line for line in program.stderr if "queued: " in line), None), program.finish(None, 60)
     stopped = on_slurm.command("stop", "-p", "slurm")
     assert stopped.returncode == 0, stopped.stderr
     assert not on_slurm.jobs()
     done = program.finish(None, 60)
     assert done.returncode == 5, done.stderr
-    assert "Traceback" not in done.stderr
+    *_, said = done.stderr.splitlines()
+    assert said == "hpcremote: cluster 'default' of profile 'slurm' was stopped while it started"
+    assert "there is no cluster" in on_slurm.command("status", "-p", "slurm").stderr
 
 
 def test_doctor_tries_a_job(system: System) -> None:

@@ -165,9 +165,9 @@ def explain(state: State) -> str:
     return triage.meaning(output, hints, values)
 
 
-def clear(found: Record) -> None:
-    """End what a cluster has left, of processes here and of jobs."""
-    process.end(found.processes, found.mark, (), polite=0.0)
+def clear(found: Record, children: Sequence[process.Child] = ()) -> None:
+    """End what a cluster has left, of processes here (*children*: of ours) and of jobs."""
+    process.end(found.processes, found.mark, children, polite=0.0)
     cancel(found.jobs)
 
 
@@ -205,11 +205,9 @@ def _cancel(
         return [one for one in living if not states or watch.seen(one).state in states]
 
     watch.hurry()
-    if (
-        patience > 0
-        and watch.wait(lambda: not left("submitted", "unknown"), patience)
-        and not left("queued", "stuck")
-    ):
+    # One that was submitted just now is first seen there: else that it is gone would be no news.
+    known = watch.wait(lambda: not left("submitted", *(["unknown"] if patience else [])), patience or LAG)
+    if patience > 0 and known and not left("queued", "stuck"):
         watch.wait(lambda: not left(), patience)
     if not left():
         return

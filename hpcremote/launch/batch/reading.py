@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import signal
 from collections.abc import Mapping
@@ -26,6 +27,10 @@ _WORDS = {
     "finished": "it has ended",
 }
 
+#: What stands between hosts (not in the brackets of a range); how many are too many, how many are shown then.
+_BETWEEN_HOSTS = re.compile(r"[,+:](?![^\[]*\])")
+_MANY, _SHOWN = 8, 3
+
 
 @dataclass(frozen=True)
 class Seen:
@@ -43,8 +48,16 @@ class Seen:
             when = f", start estimated for {self.start.replace('T', ' ')}" if self.start else ""
             held = f" ({self.word}: it will not start by itself)" if self.state == "stuck" else ""
             return f"queued{held}{why}{when}"
-        where = f" on {self.hosts}" if self.hosts else ""
+        where = f" on {_few(self.hosts)}" if self.hosts else ""
         return f"{self.state}{where}"
+
+
+def _few(hosts: str) -> str:
+    """Return hosts as a scheduler lists them, cut short where there are many."""
+    listed = _BETWEEN_HOSTS.split(hosts)
+    if len(listed) <= _MANY:
+        return hosts
+    return f"{', '.join(listed[:_SHOWN])} and {len(listed) - _SHOWN} more"
 
 
 @dataclass(frozen=True)
@@ -96,8 +109,8 @@ def job_id(scheduler: Scheduler, output: str) -> str | None:
 
 
 def rows(status: Status, output: str) -> dict[str, Seen]:
-    """Return the jobs that the output of the status command has a row for."""
-    found = {}
+    """Return the jobs that the output of the status command has a row for, or one for each of its hosts."""
+    found: dict[str, Seen] = {}
     for match in status.row.finditer(output):
         fields = {
             name: "" if status.nothing and status.nothing.fullmatch(text.strip()) else text.strip()
@@ -105,8 +118,15 @@ def rows(status: Status, output: str) -> dict[str, Seen]:
         }
         fields["word"] = fields["state"]
         fields["state"] = _state(status.states, fields["word"])
-        found[fields.pop("id")] = Seen(**{name: fields.get(name, "") for name in Seen.__dataclass_fields__})
+        job = fields.pop("id")
+        seen = Seen(**{name: fields.get(name, "") for name in Seen.__dataclass_fields__})
+        found[job] = _with_hosts(found[job], seen.hosts) if job in found else seen
     return found
+
+
+def _with_hosts(seen: Seen, more: str) -> Seen:
+    known = seen.hosts.split(",") if seen.hosts else []
+    return seen if more in ("", *known) else dataclasses.replace(seen, hosts=",".join([*known, more]))
 
 
 def _state(states: Mapping[str, re.Pattern[str]], word: str) -> str:

@@ -19,16 +19,20 @@ SQUEUE = """\
 6|A_NEW_WORD|None|N/A|node3
 """
 QSTAT = """\
-job-ID  prior   name       user         state submit/start at     queue                          slots
-------------------------------------------------------------------------------------------------------
-      1 0.50500 myjob      root         r     11/24/2026 17:35:47 all.q@node1                        4
-      2 0.60500 big        root         qw    11/24/2026 17:35:47                                   40
-      4 0.50500 eqw        root         Eqw   11/24/2026 17:35:48                                    1
-      3 0.00000 held       root         hqw   11/24/2026 17:35:47                                    1
-      5 0.50500 going      root         dr    11/24/2026 17:35:47 all.q@node2                        4
-      6 0.50000 again      root         Rq    11/29/2026 17:28:09                                    4
-      7 0.00000 heldagain  root         hRq   11/29/2026 17:28:09                                    4
-      8 0.50000 rerun      root         Rr    11/29/2026 17:28:09 all.q@node1                        4
+job-ID  prior   name       user         state submit/start at     queue                          master
+-------------------------------------------------------------------------------------------------------
+      1 0.50500 myjob      root         r     11/24/2026 17:35:47 all.q@node1                    SLAVE
+                                                                  all.q@node1                    SLAVE
+      5 0.50500 going      root         dr    11/24/2026 17:35:47 all.q@node2                    MASTER
+      8 0.50000 rerun      root         Rr    11/29/2026 17:28:09 all.q@node1                    MASTER
+      1 0.50500 myjob      root         r     11/24/2026 17:35:47 all.q@node3                    MASTER
+                                                                  all.q@node3                    SLAVE
+                                                                  all.q@node3                    SLAVE
+      2 0.60500 big        root         qw    11/24/2026 17:35:47
+      4 0.50500 eqw        root         Eqw   11/24/2026 17:35:48
+      3 0.00000 held       root         hqw   11/24/2026 17:35:47
+      6 0.50000 again      root         Rq    11/29/2026 17:28:09
+      7 0.00000 heldagain  root         hRq   11/29/2026 17:28:09
 """
 SCONTROL = """\
 JobId=1 JobName=wrap
@@ -70,8 +74,22 @@ def test_rows_of_grid_engine() -> None:
         "1": "running", "2": "queued", "3": "queued", "4": "stuck", "5": "cancelling",
         "6": "queued", "7": "queued", "8": "running",
     }  # fmt: skip
-    assert found["1"].hosts == "node1"
+    assert [found[key].hosts for key in "15872"] == ["node1,node3", "node2", "node1", "", ""]
     assert "will not start by itself" in str(found["4"])
+
+
+@pytest.mark.parametrize(
+    ("hosts", "words"),
+    [
+        ("node[1-500]", "node[1-500]"),
+        ("a[1-4,7,9,11,13,15,17,19,21],b[3-4]", "a[1-4,7,9,11,13,15,17,19,21],b[3-4]"),
+        ("n1,n2,n3", "n1,n2,n3"),
+        (",".join(f"n{i}" for i in range(500)), "n0, n1, n2 and 497 more"),
+        ("+".join(f"n{i}/0*4" for i in range(9)), "n0/0*4, n1/0*4, n2/0*4 and 6 more"),
+    ],
+)
+def test_many_hosts_are_not_all_shown(hosts: str, words: str) -> None:
+    assert str(Seen("running", "R", hosts=hosts)) == f"running on {words}"
 
 
 def test_why_a_job_waits() -> None:
