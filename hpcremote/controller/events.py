@@ -82,10 +82,14 @@ class Rejoined(NamedTuple):
 
 
 class Inquired(NamedTuple):
-    """What the scheduler says of a job whose engines went: how it ended, or nothing if it goes on."""
+    """What the scheduler says of a job whose engines went: how it ended, or nothing if it goes on.
+
+    ``first`` is which rank ended first, by what started them: its number, or ``PID@HOST``, or nothing.
+    """
 
     job: str
     words: str
+    first: str = ""
 
 
 class Send(msgspec.Struct, frozen=True, gc=False):  # a NamedTuple takes a Python call to make

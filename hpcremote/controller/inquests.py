@@ -3,7 +3,8 @@
 ::
 
     an engine of a job goes ──▶ amended(): held ──Inquire──▶ (the shell asks, in a thread)
-    ──Inquired──▶ told(): all that were held go, with the job's end as a part of their cause
+    ──Inquired──▶ told(): all that were held go, with the job's end as a part of their cause; the one that
+                          ended first, if what started them has written that, before the others
 
 An engine that said why it leaves is not held, unless that is its scheduler, or its MPI launcher, which the
 scheduler may have told to; nor is one when the cluster ends.
@@ -83,7 +84,7 @@ class Inquests:
         found = self._open.get(answer.job)
         if found is None or found.words is not None:
             return []
-        return self._close(found, answer.words)
+        return self._first_one_first(found, self._close(found, answer.words), answer.first)
 
     def leftovers(self, answer: Inquired) -> list[int]:
         """Return the engines of a job that runs no more: ranks which its scheduler did not find."""
@@ -111,6 +112,25 @@ class Inquests:
         held, found.held, found.words = found.held, [], words
         found.until = self._actions.now + FRESH
         return [self._with(lost, words) for lost in held]
+
+    def _first_one_first(self, found: Inquest, ends: list[Lost], first: str) -> list[Lost]:
+        """Have the engine go first in whose wake the others went, if it is among them."""
+        group = self._roster.group(found.set_id)
+        culprit = next((lost for lost in ends if first and self._is(lost.peer, first)), None)
+        if culprit is None or group is None:
+            return ends
+        group.in_its_wake = True
+        return [culprit, *(lost for lost in ends if lost is not culprit)]
+
+    def _is(self, peer: Peer, first: str) -> bool:
+        engine = self._roster.by_peer(peer)
+        if engine is None:
+            return False
+        pid, at, host = first.partition("@")
+        info = engine.info
+        if not at:
+            return str(info.rank) == first
+        return str(info.pid) == pid and host.partition(".")[0] == info.host.partition(".")[0]
 
     def _job_of(self, peer: Peer) -> tuple[str, str]:
         """Return the job whose end an engine's may be, if there is one, and the engine's set."""

@@ -15,8 +15,9 @@ from hpcremote.errors import HPCRemoteError
 
 _log = logging.getLogger("hpcremote.controller")
 
-#: Returns in words how a job ended, or nothing if it has not; is told whether its time is over.
-Inquirer = Callable[[str, bool], str]
+#: Returns in words how a job ended, or nothing if it has not, and which of its ranks ended first (``RANK`` or
+#: ``PID@HOST``, or nothing); is told whether its time is over.
+Inquirer = Callable[[str, bool], tuple[str, str]]
 
 
 class Inquiries:
@@ -41,12 +42,13 @@ class Inquiries:
         return [self._ended.popleft() for _ in range(len(self._ended))]
 
     def _work(self, order: Inquire) -> None:
-        words = ""
+        words = first = ""
         try:
-            words = self._inquirer(order.job, order.over) if self._inquirer is not None else ""
+            if self._inquirer is not None:
+                words, first = self._inquirer(order.job, order.over)
         except HPCRemoteError as error:
             _log.warning("what became of the engines' job is not known: %s", error)
         except Exception:  # noqa: BLE001 - it is logged, and nothing waits for more
             _log.exception("what became of the engines' job could not be asked")
-        self._ended.append(Inquired(order.job, words))
+        self._ended.append(Inquired(order.job, words, first))
         self._wake()

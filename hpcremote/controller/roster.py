@@ -330,7 +330,8 @@ class Roster:
     def _cause(self, engine: Engine, cause: str, now: float) -> str:
         words = engine.leaving or cause or "its connection was lost (killed, or its host or network failed)"
         group = self._sets.get(engine.info.set_id)
-        return words if group is None or engine.leaving else sets.in_context(group, words, now)
+        knows = engine.leaving and not engine.leaving.startswith(BY_LAUNCHER)
+        return words if group is None or knows else sets.in_context(group, words, now)
 
     def _fail(self, peer: Peer, newcomer: Newcomer, cause: str) -> None:
         join = newcomer.join

@@ -30,6 +30,7 @@ class Set:
 
     Attributes:
         first_death: when the first of its engines ended, or said that it ends them all, and how.
+        in_its_wake: it is known that the others ended because that one had.
         mark: what its processes carry in their environment if hpcremote started them.
         replaces: the set in whose place it was started.
         job: which of the cluster's jobs it belongs to, if a batch system runs it.
@@ -44,6 +45,7 @@ class Set:
     joined: dict[int, Peer] = field(default_factory=dict)
     base: int | None = None
     first_death: tuple[float, m.Gone] | None = None
+    in_its_wake: bool = False
     mark: str = ""
     replaces: str = ""
     job: str = ""
@@ -73,8 +75,11 @@ def in_context(group: Set, words: str, now: float) -> str:
     first = group.first_death
     if first is None or now - first[0] >= AFTERMATH:
         return words
-    if first[1].cause == words and (first[0] == now or group.job):
+    if first[1].cause == words and not group.in_its_wake and (first[0] == now or group.job):
         return words
+    own, _, common = words.partition("; ")
+    if common and first[1].cause.endswith(f"; {common}"):  # how their job ended
+        words = own
     return f"{words}, after engine {first[1].id} of the same MPI job: {first[1].cause}"
 
 

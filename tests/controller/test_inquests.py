@@ -68,6 +68,31 @@ def test_engines_of_a_job_go_with_what_the_scheduler_says() -> None:
     ]
 
 
+@pytest.mark.parametrize(("first", "culprit"), [("1", 1), ("101@node1", 1), ("102@node1.example.org", 2)])
+def test_the_one_that_ended_first_is_named_in_the_ends_of_the_others(first: str, culprit: int) -> None:
+    """As what started them has written it: in which order the news of their ends came tells nothing."""
+    ended = "job 7 (slurm) has ended: exit code 255"
+    controller = controller_with("job", ("a", "b", "c"))
+    for uid in "abc":
+        controller.handle(Lost(uid, "killed"), 1.0)
+    told = went(controller.handle(Inquired("job", ended, first), 1.5))
+    assert {gone.id: gone.cause for gone in told} == {
+        number: f"killed; {ended}"
+        if number == culprit
+        else f"killed, after engine {culprit} of the same MPI job: killed; {ended}"
+        for number in range(3)
+    }
+    assert told[0].id == culprit
+
+
+@pytest.mark.parametrize("first", ["", "7", "999@node1", "101@node2"])
+def test_where_it_is_not_known_who_ended_first_nobody_is_blamed(first: str) -> None:
+    controller = controller_with("job")
+    for uid in "ab":
+        controller.handle(Lost(uid, "killed"), 1.0)
+    assert {gone.cause for gone in went(controller.handle(Inquired("job", "", first), 1.5))} == {"killed"}
+
+
 def test_an_engine_that_goes_at_the_end_of_its_job_went_with_it() -> None:
     """Also if its scheduler has not noticed yet."""
     controller = controller_with("job", left=30.0)

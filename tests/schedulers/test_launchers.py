@@ -62,6 +62,8 @@ _REFUSED = {
 _WHERE = "def where(): return os.uname().nodename"
 
 
+#: Where a rank's end is that of all others: mpiexec sees to that, and writes which one ended first.
+_BY_MPIEXEC_IN_A_JOB = ("slurm-mpiexec", "torque", "sge")
 #: Those that are also tried with Open MPI.
 _OPEN_MPI = ("slurm-srun", "slurm-mpiexec", "hosts-mpiexec")
 _PARAMS = [pytest.param(one, marks=[pytest.mark.openmpi] * (one in _OPEN_MPI)) for one in LAUNCHERS]
@@ -191,11 +193,15 @@ def _is_told_later(site: Site, words: str) -> None:
 def test_a_killed_rank(running: Site) -> None:
     with running.prompt() as prompt:
         host, pid = prompt("[(one.host, one.pid) for one in rc.link.engines.values()][3]")
-        prompt("call = rc[3].apply_async(time.sleep, 600)")
+        prompt("calls = [one.apply_async(time.sleep, 600) for one in rc]")
         running.hosts[host].run(["kill", "-KILL", str(pid)], check=True)
-        (said,) = prompt("fate(call)")
+        (said,) = prompt("fate(calls[3])")
         who = f"rank 3 on {host}" if running.launcher.mpi else f"on {host}"
         assert said.startswith(f"EngineError: engine 3 ({who})"), said
         assert "killed by SIGKILL" in said, said
+        if running.name in _BY_MPIEXEC_IN_A_JOB:
+            for number in range(3):
+                (other,) = prompt(f"fate(calls[{number}])")
+                assert ", after engine 3 of the same MPI job: killed by SIGKILL" in other, other
     running.user.stop("--timeout", "2")  # under Slurm the others live on, and MPI does not let them go
     running.is_empty()

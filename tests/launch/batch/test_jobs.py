@@ -108,7 +108,7 @@ def test_how_a_job_ended_is_told_even_if_it_cannot_be_written_down(monkeypatch: 
     monkeypatch.setattr(commands, "status", lambda scheduler, ids: {"job": Seen("ended", "FAILED")})
     monkeypatch.setattr(commands, "how_ended", lambda scheduler, job: End(code=3))
     with record.locked(made.folder):
-        said = inquest.Inquirer(profile.Profile("p"), "a")("job", over=False)
+        said, _ = inquest.Inquirer(profile.Profile("p"), "a")("job", over=False)
     assert said.startswith("job job (slurm) has ended: ")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hpcremote.launch import catalog
-from hpcremote.launch.batch.triage import culprit, excerpt, last_run, meaning, probed
+from hpcremote.launch.batch.triage import culprit, ended_first, excerpt, last_run, meaning, probed
 
 SRUN = catalog.load("srun")
 ABOUT = {"n": 4, "profile": "mine", "python": "python"}
@@ -45,6 +45,51 @@ def test_of_a_job_that_was_queued_again_only_the_last_probe_counts() -> None:
 def test_the_tail_is_that_of_the_rank_that_failed_first() -> None:
     assert culprit(SEGFAULT, SRUN) == "2"
     assert excerpt(SEGFAULT, SRUN) == "2: starting\n2: Fatal Python error: Segmentation fault"
+
+
+HYDRA = """\
+hpcremote: 4 ranks by MPICH 5.0.2 (/opt/bin/mpiexec)
+[1] starting
+=   BAD TERMINATION OF ONE OF YOUR APPLICATION PROCESSES
+=   PID 1213 RUNNING AT node1
+=   EXIT CODE: 9
+hpcremote: the ranks have ended (exit code 255)
+"""
+INTEL = "=   RANK 2 PID 931 RUNNING AT node2.example.org\n=   KILLED BY SIGNAL: 9 (Killed)\n"
+PRTE = "prterun noticed that process rank 2 with PID 931 on node node2 exited on signal 9 (Killed).\n"
+MPIRUN = (
+    "mpirun noticed that process rank 0 with PID 0 on node node2 exited on signal 11 (Aborted).\n"
+)
+EXITED = "The first process to do so was:\n\n   Process name: [prterun-node1-1234@1,2]\n   Exit code:    3\n"
+EXITED_4 = "The first process to do so was:\n\n  Process name: [[20103,1],12]\n  Exit code:    3\n"
+
+
+@pytest.mark.parametrize(
+    ("said", "first"),
+    [
+        (HYDRA, "1213@node1"),
+        (HYDRA + "hpcremote: 4 ranks by MPICH 5.0.2 (/opt/bin/mpiexec)\n", ""),  # these run
+        (INTEL, "931@node2.example.org"),
+        (PRTE, "2"),
+        (MPIRUN, "0"),
+        (EXITED, "2"),
+        (EXITED_4, "12"),
+        ("all is well\n", ""),
+    ],
+)
+def test_who_ended_first_by_what_mpiexec_says(said: str, first: str) -> None:
+    assert ended_first(said, catalog.load("mpiexec")) == first
+
+
+def test_who_ended_first_by_what_srun_says() -> None:
+    assert ended_first(SEGFAULT, SRUN) == "2"
+
+
+def test_the_tail_of_a_rank_under_mpiexec() -> None:
+    said = "[0] fine\n[2] Fatal Python error: Segmentation fault\n[0] told to end\n" + PRTE
+    assert excerpt(said, catalog.load("mpiexec")) == "[2] Fatal Python error: Segmentation fault"
+    said = "[1,0]<stdout>:fine\n[1,2]<stderr>:no memory\n" + PRTE
+    assert excerpt(said, catalog.load("mpiexec")) == "[1,2]<stderr>:no memory"
 
 
 def test_without_a_culprit_the_last_lines_are_shown() -> None:
