@@ -75,9 +75,14 @@ def _remedy(seen: clusters.Status, count: int) -> str:
     chosen = options.as_options(seen.profile, seen.cluster_id).split()
     if seen.condition in ("broken", "stale"):
         return " ".join(["hpcremote stop", *chosen, "ends and removes what is left"])
-    if seen.running and not seen.jobs and seen.n is not None and count < seen.n:
+    if not seen.running or seen.n is None or count >= seen.n:
+        return ""
+    jobs = [job["state"] for job in seen.jobs if job["brings"] == "engines"]
+    if not jobs:
         return " ".join(["hpcremote restart", *chosen, "starts the engines again, under the same ids"])
-    return ""
+    if count == 0 and all(state.startswith("ended") for state in jobs):
+        return " ".join(["hpcremote start", *chosen, "--resubmit starts the next job, under the same ids"])
+    return ""  # one that goes on, or is queued again
 
 
 def _launched(launcher: str) -> str:

@@ -92,6 +92,21 @@ def test_a_broken_cluster_has_a_remedy():
     assert said[-1].startswith("  remedy      hpcremote stop --profile mpi --cluster-id a ")
 
 
+def of_jobs(*states):
+    jobs = [{"id": "7", "scheduler": "slurm", "brings": "engines", "meaning": "", "state": s} for s in states]
+    return STATUS._replace(engines={}, jobs=jobs)
+
+
+def test_a_cluster_whose_jobs_have_ended_has_a_remedy():
+    said = lines(of_jobs("ended: it was cancelled", "ended: exit code 255"), 165.0)[-1]
+    assert said.startswith("  remedy      hpcremote start --profile mpi --cluster-id a --resubmit ")
+
+
+@pytest.mark.parametrize("state", ["running on n1", "queued: Resources", "unknown: squeue fails"])
+def test_a_cluster_with_a_job_that_may_bring_engines_has_none(state):
+    assert "remedy" not in lines(of_jobs("ended: it was cancelled", state), 165.0)[-1]
+
+
 def test_engines_that_are_gone_have_a_remedy():
     gone = STATUS._replace(engines={"n1": [0]}, ended={"1": "killed by SIGKILL"})
     assert lines(gone, 165.0)[-1].startswith("  remedy      hpcremote restart --profile mpi --cluster-id a ")
