@@ -57,9 +57,7 @@ hpcremote: the ranks have ended (exit code 255)
 """
 INTEL = "=   RANK 2 PID 931 RUNNING AT node2.example.org\n=   KILLED BY SIGNAL: 9 (Killed)\n"
 PRTE = "prterun noticed that process rank 2 with PID 931 on node node2 exited on signal 9 (Killed).\n"
-MPIRUN = (
-    "mpirun noticed that process rank 0 with PID 0 on node node2 exited on signal 11 (Aborted).\n"
-)
+MPIRUN = "mpirun noticed that process rank 0 with PID 0 on node node2 exited on signal 11 (Aborted).\n"
 EXITED = "The first process to do so was:\n\n   Process name: [prterun-node1-1234@1,2]\n   Exit code:    3\n"
 EXITED_4 = "The first process to do so was:\n\n  Process name: [[20103,1],12]\n  Exit code:    3\n"
 
