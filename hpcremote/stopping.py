@@ -107,43 +107,52 @@ def _processes_of(rc: Client, chosen: EngineSet, folder: Path) -> tuple[str, lis
 
 def _stop_elsewhere(found: record.Record, timeout: float) -> None:
     """Its processes are on another machine: we can only ask the controller. Jobs can be ended from here."""
-    try:
-        _ask_to_end(clusters.connection_of(found.profile, found.cluster_id), found.name, timeout)
-    except (ClusterNotFound, NotConnected) as error:
-        jobs.cancel(found.jobs)
-        raise LaunchError(
-            f"{found.name} was started on {found.host} and does not answer: stop it there\n{error}"
-        ) from error
-    jobs.cancel(found.jobs, patience=timeout)
-    record.forget(found)
+    with _stopping(found, timeout) as now:
+        if now is None:
+            return
+        try:
+            _ask_to_end(clusters.connection_of(now.profile, now.cluster_id), now.name, timeout)
+        except (ClusterNotFound, NotConnected) as error:
+            jobs.cancel(now.jobs)
+            raise LaunchError(
+                f"{now.name} was started on {now.host} and does not answer: stop it there\n{error}"
+            ) from error
+        jobs.cancel(now.jobs, patience=timeout)
+        record.forget(now)
 
 
 def _stop_in_job(found: record.Record, timeout: float) -> None:
     """Its controller is in the job: it is asked to end, and the job is ended in any case."""
     patience = 0.0
-    with record.locked(found.folder, timeout + _LEEWAY):
-        now = record.read(found.folder)
-        if now is None or now.mark != found.mark:
-            return  # somebody was faster
-        found = now  # with jobs that were submitted meanwhile
-        with _stopping(found):
-            if (found.folder / "client.json").exists():
-                with contextlib.suppress(NotConnected, ClusterNotFound, ConnectionFileError, LaunchError):
-                    _ask_to_end(clusters.connection_of(found.profile, found.cluster_id), found.name, timeout)
-                    patience = timeout
-            jobs.cancel(found.jobs, patience=patience)
-        record.forget(found)
+    with _stopping(found, timeout) as now:
+        if now is None:
+            return
+        if (now.folder / "client.json").exists():
+            with contextlib.suppress(NotConnected, ClusterNotFound, ConnectionFileError, LaunchError):
+                _ask_to_end(clusters.connection_of(now.profile, now.cluster_id), now.name, timeout)
+                patience = timeout
+        jobs.cancel(now.jobs, patience=patience)
+        record.forget(now)
 
 
 @contextlib.contextmanager
-def _stopping(found: record.Record) -> Iterator[None]:
-    """Write down that the cluster is being stopped; that it is not, if the scheduler will not have that."""
-    found.changed_at_the_end(state="stopping")
-    try:
-        yield
-    except LaunchError:
-        found.changed_at_the_end()
-        raise
+def _stopping(found: record.Record, timeout: float) -> Iterator[record.Record | None]:
+    """Have it written down that a cluster is being stopped, as long as this does not fail.
+
+    What is given has the jobs that were submitted meanwhile; None: somebody else has stopped it.
+    """
+    with record.locked(found.folder, timeout + _LEEWAY):
+        now = record.read(found.folder)
+        if now is None or now.mark != found.mark:
+            yield None
+            return
+        now.changed_at_the_end(state="stopping")
+        try:
+            yield now
+        except LaunchError:
+            if record.read(found.folder) is not None:
+                now.changed_at_the_end()
+            raise
 
 
 def _stop_by_hand(found: ByHand, timeout: float) -> None:

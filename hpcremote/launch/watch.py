@@ -125,11 +125,11 @@ class Watch:
 
     def _look(self, controller: Controller) -> bool:
         """Tell how far it is; return whether all are there."""
+        info = controller.query("info")  # first: who registers meanwhile is counted twice, and not missed
         registered = self._registered(controller)
         if registered >= self._begun.n:
             self._report((self._begun.n,) * 3)
             return True
-        info = controller.query("info")
         if failed := self._new(info["failed"]):
             raise self._failed(failed)
         self._report(reached(info["starting"], registered))
@@ -143,12 +143,12 @@ class Watch:
         return sum(marks.get(one.set_id) == self._begun.mark for one in controller.engines.values())
 
     def _report(self, counts: tuple[int, ...]) -> None:
-        self._counts = counts
         total = self._begun.n
+        self._counts = counts = tuple(min(count, total) for count in counts)
         if not any(counts) and self._begun.standing() is not None:
             return  # it stands in the queue, and that is told
         at = next((i for i, count in enumerate(counts) if count < total), len(PHASES) - 1)
-        self._say(PHASES[at], min(counts[at], total))
+        self._say(PHASES[at], counts[at])
 
     def _say(self, phase: str, done: int, detail: str = "") -> None:
         now = Progress(phase, done, self._begun.n, time.monotonic() - self._began, detail)

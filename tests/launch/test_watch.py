@@ -52,6 +52,35 @@ class Controller:
         pass
 
 
+def begun() -> Any:
+    return SimpleNamespace(
+        n=2, mark="m.2", known=(), listens=lambda: True, standing=lambda: None, trouble=lambda: None,
+        profile=SimpleNamespace(start_timeout=60.0),
+    )  # fmt: skip
+
+
+class Sudden(Controller):
+    """Its engines register while it is asked for the second time how far they are."""
+
+    def __init__(self) -> None:
+        super().__init__("", "")
+        self._starting = [{"MPI_Init": 2}, {}]
+
+    def query(self, what: str, timeout: float = 1.0) -> Any:
+        if what != "info":
+            return super().query(what, timeout)
+        starting = self._starting.pop(0)
+        if not starting:
+            self._moments = ["bb"]
+        return {"failed": [], "starting": starting}
+
+
+def test_progress_does_not_go_back():
+    told: list[Any] = []
+    Watch(begun(), Sudden, told.append, threading.Event()).run()
+    assert [(one.phase, one.done) for one in told] == [("MPI_Init", 0), ("register", 2)]
+
+
 @pytest.mark.parametrize(
     "moments",
     [
@@ -61,13 +90,9 @@ class Controller:
     ],
 )
 def test_only_engines_of_the_set_that_starts_count(moments):
-    begun = SimpleNamespace(
-        n=2, mark="m.2", known=(), listens=lambda: True, standing=lambda: None, trouble=lambda: None,
-        profile=SimpleNamespace(start_timeout=60.0),
-    )  # fmt: skip
     told: list[Any] = []
     controller = Controller(*moments)
-    Watch(begun, lambda: controller, told.append, threading.Event()).run()
+    Watch(begun(), lambda: controller, told.append, threading.Event()).run()
     assert [one.set_id for one in controller.engines.values()].count("b") == 2
     assert (told[-1].phase, told[-1].done) == ("register", 2)
 

@@ -254,14 +254,17 @@ def test_ctrl_c_while_it_waits_cancels_the_job(on_slurm: System) -> None:
     assert not on_slurm.jobs()
 
 
-@pytest.mark.parametrize("controller", ["here", "job", "own-job"])
-def test_stop_cancels_what_waits(on_slurm: System, controller: str) -> None:
+@pytest.mark.parametrize(
+    ("controller", "stopped_from"),
+    [("here", "head"), ("here", "node3"), ("job", "head"), ("own-job", "head")],
+)
+def test_stop_cancels_what_waits(on_slurm: System, controller: str, stopped_from: str) -> None:
     words = [sys.executable, "-m", "hpcremote", "start", "-p", "slurm", "-n", "2", "--set", "queue=closed"]
     words += ["--set", f"controller={controller}"]
     program = on_slurm.head.popen(words, cwd=on_slurm.cwd)
     assert program.stderr is not None
     assert next((line for line in program.stderr if "queued: " in line), None), program.finish(None, 60)
-    stopped = on_slurm.command("stop", "-p", "slurm")
+    stopped = on_slurm.command("stop", "-p", "slurm", host=on_slurm.lab.hosts[stopped_from])
     assert stopped.returncode == 0, stopped.stderr
     assert not on_slurm.jobs()
     done = program.finish(None, 60)
