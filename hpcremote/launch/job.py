@@ -17,6 +17,7 @@ from typing import cast
 from hpcremote import files
 from hpcremote.errors import LaunchError
 from hpcremote.launch import hosts, mpi, process, remote, text
+from hpcremote.launch.culprit import Culprit
 from hpcremote.launch.process import MARK, Child, Process, how_it_ended
 from hpcremote.launch.spec import Launcher, Program
 from hpcremote.profile import Profile
@@ -238,6 +239,7 @@ class Job:
         self.log = log
         with process.open_log(log) as file:
             file.write(f"$ {text.shown(plan.words)}\n".encode())
+        self._culprit = Culprit(lambda: read_tail(log), plan.launcher.culprit)
         self.children: list[Child] = []
         try:
             for words, given in plan.runs or [(plan.words, "")] * plan.times:
@@ -281,7 +283,7 @@ class Job:
                 if self.plan.runs:
                     who = f"{who} to {self.plan.dealt[number].name}"
                 return f"{who} ended before all engines were there ({how_it_ended(code)})"
-        return ""
+        return self._culprit.look()
 
     def meaning(self, *, lonely: bool = False) -> str:
         """Return what is known of why it went wrong, with the remedy, or nothing.

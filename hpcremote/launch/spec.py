@@ -16,6 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from hpcremote.launch.reader import Reader
 
@@ -99,8 +100,8 @@ def parse(text: str, name: str, source: str) -> Launcher:
         program=_program(read) if "program" in top else None,
         flavours=tuple(_flavour(read, i) for i in range(read.length("flavours"))),
         chosen_by=read.choice(top, "chosen_by", CHOSEN_BY) if "chosen_by" in top else "program",
-        culprit=read.optional(top, "culprit"),
-        label=read.optional(top, "label"),
+        culprit=_culprit(read, top),
+        label=_label(read, top),
         hints=hints(read),
     )
     if bool(launcher.command) == bool(launcher.flavours):
@@ -108,6 +109,22 @@ def parse(text: str, name: str, source: str) -> Launcher:
     if launcher.flavours and launcher.program is None:
         raise read.wrong((), "has flavours, and no program whose version could tell which one it is")
     return launcher
+
+
+def _culprit(read: Reader, top: dict[str, Any]) -> re.Pattern[str] | None:
+    found = read.optional(top, "culprit")
+    if found is not None and not (
+        {"rank"} <= found.groupindex.keys() or {"pid", "host"} <= found.groupindex.keys()
+    ):
+        raise read.wrong(("culprit",), "needs a group (?P<rank>...), or (?P<pid>...) and (?P<host>...)")
+    return found
+
+
+def _label(read: Reader, top: dict[str, Any]) -> re.Pattern[str] | None:
+    found = read.optional(top, "label")
+    if found is not None and "rank" not in found.groupindex:
+        raise read.wrong(("label",), "needs a group (?P<rank>...)")
+    return found
 
 
 def _program(read: Reader) -> Program:

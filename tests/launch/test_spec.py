@@ -33,6 +33,20 @@ def test_a_plain_launcher():
     assert (launcher.name, launcher.mpi, launcher.ranks, launcher.flavours) == ("plain", False, "each", ())
 
 
+@pytest.mark.parametrize(
+    ("line", "needs"),
+    [
+        ("culprit: 'task (\\d+)'", "culprit: needs a group (?P<rank>...), or (?P<pid>...) and (?P<host>...)"),
+        ("culprit: 'PID (?P<pid>\\d+)'", "culprit: needs a group"),
+        ("label: '(\\d+):'", "label: needs a group (?P<rank>...)"),
+    ],
+)
+def test_patterns_that_find_ranks_need_their_groups(line, needs):
+    with pytest.raises(LauncherError) as caught:
+        parse(f"{PLAIN}{line}\n", "plain", "plain.yaml")
+    assert str(caught.value).startswith(f"plain.yaml:6: {needs}")
+
+
 def test_a_launcher_with_flavours():
     launcher = parse(FLAVOURED, "mpi", "mpi.yaml")
     assert launcher.program is not None

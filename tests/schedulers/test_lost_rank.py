@@ -1,7 +1,8 @@
-"""A job of Slurm that has lost a rank: the others live on, and end when they are told to."""
+"""Ranks that are lost: under Slurm the others live on; while they start, nobody waits for long."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,13 @@ from tests.schedulers.lab.slurm import Slurm
 from tests.schedulers.sites import site
 
 pytestmark = pytest.mark.mpi
+
+_RANK_1_ENDS = """
+import os, signal, sys
+if "1" in (os.environ.get("PMI_RANK"), os.environ.get("SLURM_PROCID")):
+    print("no room on the disk of rank one", file=sys.stderr, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
 
 
 def test_the_other_ranks_do_not_wait_for_it_in_mpi_finalize(
@@ -29,4 +37,20 @@ def test_the_other_ranks_do_not_wait_for_it_in_mpi_finalize(
         log = (files.cluster_dir("slurm-srun", "default") / "logs" / "engines.log").read_text()
         assert "hpcremote: the ranks have ended" in log, log
         assert "CANCELLED" not in log, log
+        user.is_empty()
+
+
+@pytest.mark.parametrize(("launcher", "who"), [("slurm-srun", "rank 1"), ("sge", r"process \d+ on node\d")])
+def test_a_start_does_not_wait_for_a_rank_that_has_ended(
+    request: pytest.FixtureRequest, hosts: Hosts, tmp_path: Path, launcher: str, who: str
+) -> None:
+    """It ends before it has reached the controller. What started it may stay (Hydra does, at times)."""
+    (tmp_path / "sitecustomize.py").write_text(_RANK_1_ENDS)
+    with site(request, hosts, tmp_path, launcher) as user:
+        settings = user.launcher.keys.get("environment", {})
+        said = user.user.fail(environment={**settings, "PYTHONPATH": str(tmp_path)}, start_timeout=600)
+        assert "no room on the disk of rank one" in said, said
+        first = said.split("hpcremote: ", 1)[1].splitlines()[0]
+        by_itself = r"job \d+ \(sge\) ended before all engines were there"
+        assert re.match(rf"{who} ended before all engines were there|{by_itself}", first), said
         user.is_empty()

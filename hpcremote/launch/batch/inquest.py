@@ -16,6 +16,7 @@ from hpcremote.launch import catalog, record
 from hpcremote.launch.batch import commands, poller, triage
 from hpcremote.launch.batch.reading import End, Seen, written
 from hpcremote.launch.batch.scheduler import Scheduler
+from hpcremote.launch.culprit import ended_first
 from hpcremote.launch.job import read_tail
 from hpcremote.launch.record import Submitted
 from hpcremote.profile import Profile
@@ -96,7 +97,7 @@ def _first(job: Submitted) -> str:
     except LauncherError:  # its file has been changed since
         return ""
     deadline = time.monotonic() + (_WRITTEN if launcher.culprit else 0.0)
-    while not (found := triage.ended_first(read_tail(Path(job.log)), launcher)):
+    while not (found := ended_first(read_tail(Path(job.log)), launcher.culprit)):
         if time.monotonic() >= deadline:
             break
         time.sleep(_LOOK_AGAIN)

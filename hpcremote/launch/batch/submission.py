@@ -20,6 +20,7 @@ from hpcremote.launch import job, text
 from hpcremote.launch.batch import commands, poller, reading, spread, triage
 from hpcremote.launch.batch.draft import Draft
 from hpcremote.launch.batch.polling import SUBMITTED
+from hpcremote.launch.culprit import Culprit
 from hpcremote.launch.process import Child, Process
 from hpcremote.launch.record import Submitted
 
@@ -91,6 +92,8 @@ class Submission:
         self._poller = poller.of(draft.scheduler)
         self._poller.watch(self.job.id)
         self._wrote = False
+        self._culprit = Culprit(lambda: job.read_tail(self.log), draft.launcher.culprit)
+        self._hurried = False
 
     @property
     def processes(self) -> list[Process]:
@@ -133,6 +136,11 @@ class Submission:
             if not self._began():
                 return f"{self.job} never started: {end}"
             return end.after(f"{self.job} ended before all engines were there")
+        if lost := self._culprit.look():
+            return f"{lost} ({self.job})"
+        if self._culprit.found and not self._hurried:
+            self._hurried = True
+            self._poller.hurry()  # the job most likely ends
         seen = self._poller.seen(self.job.id)
         if seen.state != "stuck" or self.draft.values.get("after"):  # PBS holds what waits for another job
             return ""

@@ -19,7 +19,6 @@ from hpcremote.launch.spec import Hint, Launcher
 PROBE = "hpcremote probe: "
 _LINES = 30
 _BEGIN = re.compile(r"^hpcremote: job \S+ has started on")
-_RANKS = re.compile(r"^hpcremote: \d+ ranks by ", re.MULTILINE)
 _EXIT = re.compile(r"^hpcremote: (?:job \S+ has started on|the ranks have ended)")
 
 
@@ -59,17 +58,7 @@ def excerpt(output: str, launcher: Launcher) -> str:
 def culprit(output: str, launcher: Launcher) -> str | None:
     """Return the rank that failed first, as far as what started it says."""
     match = launcher.culprit.search(output) if launcher.culprit else None
-    return match["rank"] if match else None
-
-
-def ended_first(output: str, launcher: Launcher) -> str:
-    """Return which of the ranks that were started last ended first: ``RANK`` or ``PID@HOST``, or nothing."""
-    begun = [match.start() for match in _RANKS.finditer(output)]
-    match = launcher.culprit.search(output, begun[-1] if begun else 0) if launcher.culprit else None
-    if match is None:
-        return ""
-    found = match.groupdict()
-    return found["rank"] or f"{found['pid']}@{found['host']}"
+    return match.groupdict().get("rank") if match else None
 
 
 def _label(launcher: Launcher, line: str) -> str | None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from hpcremote.launch import catalog
-from hpcremote.launch.batch.triage import culprit, ended_first, excerpt, last_run, meaning, probed
+from hpcremote.launch.batch.triage import culprit, excerpt, last_run, meaning, probed
+from hpcremote.launch.culprit import ended_first
 
 SRUN = catalog.load("srun")
 ABOUT = {"n": 4, "profile": "mine", "python": "python"}
@@ -76,11 +77,11 @@ EXITED_4 = "The first process to do so was:\n\n  Process name: [[20103,1],12]\n 
     ],
 )
 def test_who_ended_first_by_what_mpiexec_says(said: str, first: str) -> None:
-    assert ended_first(said, catalog.load("mpiexec")) == first
+    assert ended_first(said, catalog.load("mpiexec").culprit) == first
 
 
 def test_who_ended_first_by_what_srun_says() -> None:
-    assert ended_first(SEGFAULT, SRUN) == "2"
+    assert ended_first(SEGFAULT, SRUN.culprit) == "2"
 
 
 def test_the_tail_of_a_rank_under_mpiexec() -> None:
