@@ -268,6 +268,8 @@ def claim(
 ) -> None:
     """Write *record* down as the one of its cluster, ending and removing what a dead predecessor left.
 
+    The caller holds the cluster's lock.
+
     Args:
         record: the cluster.
         condition: tells how the one is that was written down before.
@@ -276,18 +278,17 @@ def claim(
     Raises:
         AlreadyRunning: a cluster of that profile and id lives.
     """
-    with locked(files.private_dir(record.folder)):
-        found = read(record.folder)
-        if found is not None:
-            _refuse_living(found, condition(found))
-            clear(found)
-        for path in connection_files(record.folder):
-            _refuse_by_hand(path)
-        sweep(record.folder)
-        files.private_dir(log_folder(record.folder))
-        for log in log_folder(record.folder).iterdir():
-            log.unlink()
-        record.write()
+    found = read(record.folder)
+    if found is not None:
+        _refuse_living(found, condition(found))
+        clear(found)
+    for path in connection_files(record.folder):
+        _refuse_by_hand(path)
+    sweep(record.folder)
+    files.private_dir(log_folder(record.folder))
+    for log in log_folder(record.folder).iterdir():
+        log.unlink()
+    record.write()
 
 
 def _refuse_living(found: Record, condition: str) -> None:

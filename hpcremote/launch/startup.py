@@ -100,9 +100,13 @@ class Startup:
         """
         launcher = catalog.load(self.profile.launcher)
         self._check(controller)
-        files.private_dir(self.record.folder)
-        self._claimed = True  # from here on there may be something to end
-        record.claim(self.record, jobs.condition, jobs.clear)
+        # Held until all that is begun is written down: whoever stops the cluster meanwhile waits for that.
+        with record.locked(files.private_dir(self.record.folder)):
+            record.claim(self.record, jobs.condition, jobs.clear)
+            self._claimed = True  # from here on there may be something to end
+            self._begin(launcher, controller, engine)
+
+    def _begin(self, launcher: Launcher, controller: Sequence[str], engine: Sequence[str]) -> None:
         if self.profile.scheduler:  # it may refuse, and then nothing has been started for nothing
             cwd = self._submit(controller)
         if not self._in_job:
@@ -260,11 +264,21 @@ class Startup:
         return any(one.waiting for one in (self._own, self.job) if one is not None)
 
     def ready(self) -> None:
-        """Write down that the cluster runs."""
+        """Write down that the cluster runs.
+
+        Raises:
+            LaunchError: somebody else stops it.
+        """
         if self.job is not None and self.job is not self._home:
             self.job.forget()  # from here on the controller asks, when engines go
         shared = {self.mark: memory.mapped(process.marked(self.mark))}
-        self.record = self.record.changed(state="running", memory=shared)
+        try:
+            with record.locked(self.record.folder, _OTHERS):
+                if (stopped := self._stopped()) is not None:
+                    raise stopped
+                self.record = self.record.changed(state="running", memory=shared)
+        except AlreadyRunning as error:
+            raise self._stopped() or error from None
 
     def detach(self) -> None:
         """Let the cluster live on when we end."""
@@ -305,8 +319,13 @@ class Startup:
         try:
             if self._lost:
                 self._clear()
-            else:
+                return
+            try:
                 end(self.record, self.children, polite=0.0, keep_logs=True)
+            except AlreadyRunning:
+                if not self._lost:
+                    raise
+                self._clear()
         finally:  # until here it helped to know how the jobs are
             for one in (self._own, self.job):
                 if one is not None:
@@ -332,21 +351,20 @@ def end(
         LaunchError: some process cannot be ended.
     """
     with record.locked(what.folder, polite + _OTHERS):
-        controller = what.controller
         found = record.read(what.folder)  # the controller may have tidied up itself meanwhile
         mine = found is not None and found.mark == what.mark
-        if mine and found is not None and found.state == "running":
-            what = found  # its engines may have been restarted meanwhile
-        if mine and what.state == "starting":
-            shared = {**what.memory, what.mark: memory.mapped(process.marked(what.mark))}
-            what = what.changed_at_the_end(memory=shared)
+        if found is not None and mine:
+            polite = (
+                0.0 if found.state == "starting" and found.owner.alive() else polite
+            )  # as by who starts it
+            what = _being_stopped(what, found)
+        controller = what.controller
         asked = mine and polite > 0 and controller is not None and controller.alive()
         try:
             if what.jobs and polite <= 0:
                 jobs.cancel(what.jobs)
         finally:  # the scheduler may refuse
             if asked and controller is not None:
-                what.changed_at_the_end(state="stopping")
                 process.send([controller], signal.SIGTERM)
             for child in children:
                 child.drop_leash()
@@ -357,3 +375,17 @@ def end(
             remote.end(what.folder, what.mark)
         finally:
             record.forget(what, keep_logs=keep_logs)
+
+
+def _being_stopped(known: record.Record, found: record.Record) -> record.Record:
+    """Write down that a cluster is being stopped, and return all that is *known* of it or was *found*."""
+    submitted = {one.id: one for one in (*known.jobs, *found.jobs)}
+    changes: dict[str, Any] = {
+        "controller": found.controller or known.controller,
+        "engines": tuple(dict.fromkeys((*found.engines, *known.engines))),  # they may have been restarted
+        "jobs": tuple(submitted.values()),
+        "state": "stopping",
+    }
+    if found.state == "starting":
+        changes["memory"] = {**found.memory, found.mark: memory.mapped(process.marked(found.mark))}
+    return found.changed_at_the_end(**changes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
 import os
 import re
@@ -272,6 +273,41 @@ def test_stop_cancels_what_waits(on_slurm: System, controller: str, stopped_from
     *_, said = done.stderr.splitlines()
     assert said == "hpcremote: cluster 'default' of profile 'slurm' was stopped while it started"
     assert "there is no cluster" in on_slurm.command("status", "-p", "slurm").stderr
+
+
+def _stop_has_open(name: str) -> bool:
+    """Say whether a `hpcremote stop` has a file of that name open."""
+    opened = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if b"\0hpcremote\0stop\0" in (folder / "cmdline").read_bytes():
+                opened += [os.readlink(one) for one in (folder / "fd").iterdir()]
+    return any(one.endswith(f"/{name}") for one in opened)
+
+
+@pytest.mark.parametrize("controller", ["here", "own-job"])
+def test_a_stop_while_the_job_is_being_submitted_waits_for_that(on_slurm: System, controller: str) -> None:
+    """Else it would say that all has ended, and then the job would come."""
+    slow = on_slurm.cwd / "sbatch"
+    os.mkfifo(on_slurm.cwd / "goes-on")
+    slow.write_text('#!/bin/sh\n/usr/bin/sbatch "$@" && cat goes-on\n')
+    slow.chmod(0o755)
+    words = [sys.executable, "-m", "hpcremote"]
+    keys = ["-n", "1", "--set", f"controller={controller}"]
+    env = {"PATH": f"{on_slurm.cwd}:{os.environ['PATH']}"}
+    start = on_slurm.head.popen([*words, "start", "-p", "slurm", *keys], cwd=on_slurm.cwd, env=env)
+    eventually(on_slurm.jobs, why="it was not submitted")
+    stop = on_slurm.head.popen([*words, "stop", "-p", "slurm"], cwd=on_slurm.cwd)
+    eventually(lambda: _stop_has_open(".lock"), why="the stop does not wait")
+    for _ in range(2 if controller == "own-job" else 1):
+        (on_slurm.cwd / "goes-on").write_text("")
+    stopped, started = stop.finish(None, 60), start.finish(None, 60)
+    assert stopped.returncode == 0, stopped.stderr
+    assert started.returncode == 5, started.stderr
+    assert started.stderr.endswith(
+        "hpcremote: cluster 'default' of profile 'slurm' was stopped while it started\n"
+    )
+    assert not on_slurm.jobs()
 
 
 def test_doctor_tries_a_job(system: System) -> None:
