@@ -111,6 +111,11 @@ class Agents:
         """Whether somebody waits for an agent, or for its deadline."""
         return bool(self._wishes or self._held or self._released)
 
+    @property
+    def holds(self) -> bool:
+        """Whether some engine's end waits for what its agent knows of it."""
+        return bool(self._held or self._released)
+
     def __contains__(self, peer: Peer) -> bool:
         return peer in self._agents
 

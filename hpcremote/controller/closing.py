@@ -4,11 +4,12 @@
 
     Shutdown, a signal ──▶ begin() ──Stop──▶ engines          told() ──▶ hooks run, sets end ──▶ begin()
                               └─ none is left, or ``grace`` is over ──▶ End
+    the job's script ──▶ ranks_ended() ──▶ how they did is known ──▶ told()
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from hpcremote.controller.ending import KILL_WAIT, Ending
@@ -18,6 +19,9 @@ from hpcremote.wire import messages as m
 
 #: Seconds that engines have to end when their job's scheduler is about to kill everything.
 _AFTER_HOOKS = 3.0
+#: For so long connections of ranks that are said to have ended may be there; how long it may take to find out
+#: how they ended; how often that is looked at.
+_SETTLED, _PATIENCE, _LOOK_AGAIN = 0.5, 10.0, 0.05
 
 
 class Heeding(Protocol):
@@ -33,6 +37,7 @@ class Closing:
         roster: the engines.
         hooks: what engines do before the end.
         heeding: who is told.
+        open_ends: says whether it is being found out how some engines ended.
         actions: takes what has to be done.
         grace: seconds that engines have to end.
 
@@ -41,13 +46,21 @@ class Closing:
     """
 
     def __init__(
-        self, roster: Roster, hooks: Ending, heeding: Iterable[Heeding], actions: Actions, grace: float
+        self,
+        roster: Roster,
+        hooks: Ending,
+        heeding: Iterable[Heeding],
+        open_ends: Callable[[], bool],
+        actions: Actions,
+        grace: float,
     ) -> None:
         self._roster = roster
         self._hooks = hooks
         self._heeding = tuple(heeding)
+        self._open_ends = open_ends
         self._actions = actions
         self._grace = grace
+        self._rumour: tuple[float, float, str] | None = None
         self._until: float | None = None
         self._after_hooks = ""  # why the cluster ends when hooks have run
         self.why = ""
@@ -63,6 +76,24 @@ class Closing:
             self._tell(why, [peer for peer in self._roster.peers() if self._roster.by_peer(peer) is None])
             self._hooks.last_call(why)
         self.check()
+
+    def ranks_ended(self, why: str) -> None:
+        """All ranks are said to have ended, and with them the job will: how they did is told first."""
+        if not self._until:
+            now = self._actions.now
+            self._rumour = (now + _SETTLED, now + _PATIENCE, why)
+        self.check()
+
+    def _heed_rumour(self) -> None:
+        if self._rumour is None:
+            return
+        when, until, why = self._rumour
+        now = self._actions.now
+        if self._roster.empty or now >= until or (now >= when and not self._open_ends()):
+            self._rumour = None
+            self.told(why)
+        elif now >= when:
+            self._rumour = (now + _LOOK_AGAIN, until, why)
 
     def begin(self, reason: str) -> None:
         """Begin to end everything: engines first, for at most ``grace`` seconds."""
@@ -81,10 +112,11 @@ class Closing:
 
     def due(self) -> float | None:
         """Return when nobody is waited for any longer, or None."""
-        return self._until
+        return self._rumour[0] if self._rumour is not None and self._until is None else self._until
 
     def check(self) -> None:
         """End if nobody has to be waited for."""
+        self._heed_rumour()
         if self._until is None or not (self._roster.empty or self._actions.now >= self._until):
             return
         self.begin(self._after_hooks)

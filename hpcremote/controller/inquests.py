@@ -63,6 +63,11 @@ class Inquests:
         self.ending = ""
         self._open: dict[str, Inquest] = {}
 
+    @property
+    def open(self) -> bool:
+        """Whether some engine's end waits for what a scheduler says."""
+        return any(one.held for one in self._open.values())
+
     def amended(self, lost: Lost) -> list[Lost]:
         """Return the end of an engine with what its job's scheduler says; nothing: it comes in a moment."""
         job, set_id = self._job_of(lost.peer)

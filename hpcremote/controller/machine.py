@@ -91,7 +91,12 @@ class Controller:
         self.strangers: dict[Peer, Stranger] = {}
         self._now = 0.0
         self._closing = Closing(
-            self.roster, self._ending, (self._restarting, self._inquests), self._actions, grace
+            self.roster,
+            self._ending,
+            (self._restarting, self._inquests),
+            self._open_ends,
+            self._actions,
+            grace,
         )
         self._timed = (
             self._calls, self.agents, self._watchdog, self._absent,
@@ -118,6 +123,9 @@ class Controller:
             m.Leaving: self._leaving,
         }
         return of_clients, of_engines
+
+    def _open_ends(self) -> bool:
+        return self.agents.holds or self._inquests.open
 
     # ------------------------------------------------------------ the machine's face
 
@@ -175,6 +183,12 @@ class Controller:
         """The controller's job is about to end: hooks run, engines end, then everything does."""
         self._now = self._actions.now = now
         self._closing.told(why)
+        return self._actions.take()
+
+    def ranks_ended(self, why: str, now: float) -> list[Action]:
+        """All ranks of the controller's job are said to have ended, and it will."""
+        self._now = self._actions.now = now
+        self._closing.ranks_ended(why)
         return self._actions.take()
 
     def engine_uid(self, peer: Peer) -> str:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from hpcremote.controller.events import Arrived, Inquire, Inquired, Lost, Opened, Relaunch, Send, Tick
+from hpcremote.controller.events import Arrived, End, Inquire, Inquired, Lost, Opened, Relaunch, Send, Tick
 from hpcremote.controller.inquests import AT_ITS_END, FRESH, PATIENCE
 from hpcremote.controller.machine import Controller
-from hpcremote.controller.roster import BY_LAUNCHER, BY_SCHEDULER, CONTROLLER_BY_SCHEDULER
+from hpcremote.controller.roster import BY_LAUNCHER, BY_SCHEDULER, CONTROLLER_ALONE, CONTROLLER_BY_SCHEDULER
 from hpcremote.wire import messages as m
 
 WORDS = "job 7 (slurm) has ended: it was cancelled"
@@ -91,6 +91,41 @@ def test_where_it_is_not_known_who_ended_first_nobody_is_blamed(first: str) -> N
     for uid in "ab":
         controller.handle(Lost(uid, "killed"), 1.0)
     assert {gone.cause for gone in went(controller.handle(Inquired("job", "", first), 1.5))} == {"killed"}
+
+
+def ended(actions: list[object]) -> bool:
+    return any(isinstance(action, End) for action in actions)
+
+
+def test_ranks_of_the_controllers_job_go_as_they_ended_and_then_the_cluster_does() -> None:
+    """The job's script says at once that they have ended, while their own ends are being looked into."""
+    controller = controller_with("job")
+    for uid in "ab":
+        controller.handle(Lost(uid, "killed"), 1.0)
+    assert went(controller.ranks_ended(CONTROLLER_ALONE, 1.0)) == []
+    assert not ended(controller.handle(Tick(), 1.6))
+    actions = controller.handle(Inquired("job", "", "1"), 2.0)
+    assert [gone.cause for gone in went(actions)] == [
+        "killed", "killed, after engine 1 of the same MPI job: killed"
+    ]  # fmt: skip
+    assert ended(actions) or ended(controller.handle(Tick(), 2.1))
+
+
+def test_ranks_of_the_controllers_job_that_have_not_gone_are_told_to() -> None:
+    controller = controller_with("job")
+    assert controller.ranks_ended(CONTROLLER_ALONE, 1.0) == []
+    due = controller.deadline()
+    assert due is not None and 1.0 < due < 2.0
+    stops = [one.message for one in controller.handle(Tick(), due) if isinstance(one, Send)]
+    assert m.Stop(CONTROLLER_ALONE) in stops
+
+
+def test_how_ranks_of_the_controllers_job_ended_is_not_waited_for_for_ever() -> None:
+    controller = controller_with("job")
+    controller.handle(Lost("a", "killed"), 1.0)
+    controller.ranks_ended(CONTROLLER_ALONE, 1.0)
+    told = [gone for gone in went(controller.handle(Tick(), 1.1 + PATIENCE)) if gone.id == 0]
+    assert [gone.cause for gone in told] == ["killed"]
 
 
 def test_an_engine_that_goes_at_the_end_of_its_job_went_with_it() -> None:

@@ -289,8 +289,8 @@ def _stop_has_open(name: str) -> bool:
 def test_a_stop_while_the_job_is_being_submitted_waits_for_that(on_slurm: System, controller: str) -> None:
     """Else it would say that all has ended, and then the job would come."""
     slow = on_slurm.cwd / "sbatch"
-    os.mkfifo(on_slurm.cwd / "goes-on")
-    slow.write_text('#!/bin/sh\n/usr/bin/sbatch "$@" && cat goes-on\n')
+    wait = "while [ ! -e goes-on ]; do sleep 0.05; done"
+    slow.write_text(f'#!/bin/sh\n/usr/bin/sbatch "$@" || exit\n{wait}\n')
     slow.chmod(0o755)
     words = [sys.executable, "-m", "hpcremote"]
     keys = ["-n", "1", "--set", f"controller={controller}"]
@@ -299,8 +299,7 @@ def test_a_stop_while_the_job_is_being_submitted_waits_for_that(on_slurm: System
     eventually(on_slurm.jobs, why="it was not submitted")
     stop = on_slurm.head.popen([*words, "stop", "-p", "slurm"], cwd=on_slurm.cwd)
     eventually(lambda: _stop_has_open(".lock"), why="the stop does not wait")
-    for _ in range(2 if controller == "own-job" else 1):
-        (on_slurm.cwd / "goes-on").write_text("")
+    (on_slurm.cwd / "goes-on").touch()
     stopped, started = stop.finish(None, 60), start.finish(None, 60)
     assert stopped.returncode == 0, stopped.stderr
     assert started.returncode == 5, started.stderr

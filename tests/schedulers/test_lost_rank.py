@@ -54,3 +54,20 @@ def test_a_start_does_not_wait_for_a_rank_that_has_ended(
         by_itself = r"job \d+ \(sge\) ended before all engines were there"
         assert re.match(rf"{who} ended before all engines were there|{by_itself}", first), said
         user.is_empty()
+
+
+def test_the_controller_that_ends_with_its_ranks_tells_how_they_ended_first(
+    request: pytest.FixtureRequest, hosts: Hosts, tmp_path: Path
+) -> None:
+    """mpiexec ends them all, the job's script ends, and would end the controller while that asks for the reason."""
+    with site(request, hosts, tmp_path, "sge") as user:
+        user.start_two(controller="job")
+        with user.prompt() as prompt:
+            host, pid = prompt("[(one.host, one.pid) for one in rc.link.engines.values()][1]")
+            prompt("call = view.apply_async(time.sleep, 600)")
+            user.hosts[host].run(["kill", "-KILL", str(pid)], check=True)
+            other, killed = prompt("fate(call)")
+            assert "killed by SIGKILL" in killed and "after engine" not in killed, killed
+            assert ", after engine 1 of the same MPI job: killed by SIGKILL" in other, other
+        user.user.stop()
+        user.is_empty()
