@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from hpcremote import clusters, files, profile, stopping
 from hpcremote.errors import AlreadyRunning, ClusterNotFound, ConfigError, ProfileError
-from hpcremote.extending import Extending
+from hpcremote.extending import Extending, checked_count
 from hpcremote.ids import is_cluster_id
 from hpcremote.launch import failed, job, startup, unused
 from hpcremote.launch.attempt import attempt
@@ -366,8 +366,8 @@ def _refuse_unknown(name: str) -> None:
 
 def _load(source: str, overrides: dict[str, Any]) -> profile.Profile:
     count = overrides.get("n")
-    if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
-        raise ConfigError(f"n is {count!r}: a cluster needs a whole number of engines, at least 1")
+    if count is not None:
+        checked_count(count, "a cluster")
     return profile.load(source, overrides)
 
 

@@ -325,13 +325,14 @@ def _nothing(
         text += f"; running there: {', '.join(here)}"
     elif others:
         listed = " and ".join(f"{name!r}" for name in others)
-        text += f"; profile {listed} has one: Client(profile={others[0]!r})"
+        those = f"profile {listed} has" if len(others) == 1 else f"profiles {listed} have"
+        text += f"; {those} one: Client(profile={others[0]!r})"
     chosen = f" --cluster-id {cluster_id}" if cluster_id else ""
     option = "" if profile == "default" else f" --profile {profile}"
     begun = [path.parent.name for path in folder.glob(f"{cluster_id or '*'}/cluster.json")]
     if begun and not (here or broken):
         return ClusterNotFound(
-            f"{text}; {begun[0]!r} is being started, or waits in a queue: "
+            f"{text}; {begun[0]!r} is being started, waits in a queue, or has ended with its job: "
             f"see `hpcremote status{option}{chosen}`"
         )
     return ClusterNotFound(f"{text}; start one with `hpcremote start{option}{chosen}`")

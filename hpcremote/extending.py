@@ -13,10 +13,11 @@ import os
 import threading
 import time
 import weakref
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from hpcremote import stopping
-from hpcremote.errors import HPCRemoteError, LaunchError
+from hpcremote.errors import ConfigError, HPCRemoteError, LaunchError, NotConnected
 from hpcremote.launch import adding
 from hpcremote.launch.attempt import attempt
 from hpcremote.launch.batch import more
@@ -59,16 +60,20 @@ class Extending:
         Return when its *n* engines (default: as many as at first) are there, and clients that were had from
         this object know them. They stay with the cluster.
 
+        A job has as many engines a node as the profile says, on as many nodes as that takes.
+
         Raises:
+            ConfigError: *n* is no number of engines.
             LaunchError: the cluster does not run, or not here, or the set did not start, and why.
         """
+        count = self.n if n is None else checked_count(n)
         link = self._link()
         try:
             before, known = len(link.engines), link.query("info")["failed"]
         finally:
             link.close()
         kind = more.More if self.profile.scheduler else adding.Here
-        begun = kind(self.profile, self.cluster_id, n or self.n, before=before, known=known)
+        begun = kind(self.profile, self.cluster_id, count, before=before, known=known)
         self._given_up.clear()
         with attempt(begun.abandon):
             begun.launch()
@@ -120,7 +125,7 @@ class Extending:
             begun = more.More(self.profile, self.cluster_id, chosen.size, known=known)
             more.check_apart(begun.folder, old)
             self._given_up.clear()
-            with attempt(begun.abandon):
+            with attempt(begun.abandon), _told_that_it_is_stopped(begun):
                 begun.launch(replaces=former)
                 self._await(rc, chosen, former, begun)
                 if folder and chosen.set_id == former and chosen.alive:
@@ -170,3 +175,23 @@ class Extending:
 
         if not rc.link.wait(is_there, limit):
             raise begun.failure(f"the next job's engines did not take over within {limit:g} s")
+
+
+@contextlib.contextmanager
+def _told_that_it_is_stopped(begun: more.More) -> Iterator[None]:
+    """Have the loss of the controller said as what it is, if somebody stops the cluster meanwhile."""
+    try:
+        yield
+    except NotConnected as error:
+        raise begun.failure(str(error)) from error
+
+
+def checked_count(n: object, what: str = "an engine set") -> int:
+    """Return how many engines *what* is to have.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+        raise ConfigError(f"n is {n!r}: {what} needs a whole number of engines, at least 1")
+    return n

@@ -307,7 +307,8 @@ def test_one_that_is_on_its_way_is_told_of(tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     (folder / "cluster.json").touch()
     with pytest.raises(
-        ClusterNotFound, match="'b2' is being started, or waits in a queue: see `hpcremote status"
+        ClusterNotFound,
+        match="'b2' is being started, waits in a queue, or has ended with its job: see `hpcremote status",
     ):
         connection.find("mpi")
 

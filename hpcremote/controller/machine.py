@@ -91,16 +91,11 @@ class Controller:
         self.strangers: dict[Peer, Stranger] = {}
         self._now = 0.0
         self._closing = Closing(
-            self.roster,
-            self._ending,
-            (self._restarting, self._inquests),
-            self._open_ends,
-            self._actions,
-            grace,
-        )
+            self.roster, self._ending, (self._restarting, self._inquests),
+            lambda: self.agents.holds or self._inquests.open, self._actions, grace,
+        )  # fmt: skip
         self._timed = (
-            self._calls, self.agents, self._watchdog, self._absent,
-            self._ending, self._inquests, self._closing,
+            self._calls, self.agents, self._watchdog, self._absent, self._ending, self._inquests, self._closing,
         )  # fmt: skip
         self._on_client, self._on_engine = self._handlers()
 
@@ -123,9 +118,6 @@ class Controller:
             m.Leaving: self._leaving,
         }
         return of_clients, of_engines
-
-    def _open_ends(self) -> bool:
-        return self.agents.holds or self._inquests.open
 
     # ------------------------------------------------------------ the machine's face
 
@@ -179,16 +171,10 @@ class Controller:
         self._closing.check()
         return self._actions.take()
 
-    def told_to_end(self, why: str, now: float) -> list[Action]:
-        """The controller's job is about to end: hooks run, engines end, then everything does."""
+    def told_to_end(self, why: str, now: float, *, ranks_ended: bool = False) -> list[Action]:
+        """The controller's job is about to end: hooks run, or how ranks have ended is told; then all ends."""
         self._now = self._actions.now = now
-        self._closing.told(why)
-        return self._actions.take()
-
-    def ranks_ended(self, why: str, now: float) -> list[Action]:
-        """All ranks of the controller's job are said to have ended, and it will."""
-        self._now = self._actions.now = now
-        self._closing.ranks_ended(why)
+        (self._closing.ranks_ended if ranks_ended else self._closing.told)(why)
         return self._actions.take()
 
     def engine_uid(self, peer: Peer) -> str:

@@ -131,7 +131,7 @@ class Server:
         if not self._in_job or name == "SIGINT":
             self._carry_out(self._machine.end(f"{name} received", now))
         elif name == "SIGHUP":  # by the job's script
-            self._carry_out(self._machine.ranks_ended(CONTROLLER_ALONE, now))
+            self._carry_out(self._machine.told_to_end(CONTROLLER_ALONE, now, ranks_ended=True))
         else:
             self._carry_out(self._machine.told_to_end(f"{CONTROLLER_BY_SCHEDULER} ({name})", now))
 

@@ -13,12 +13,10 @@ from hpcremote.doctor.finding import Finding, ok, problem, warning
 from hpcremote.errors import LauncherError, LaunchError
 from hpcremote.launch import catalog, unused
 from hpcremote.launch.batch import commands
-from hpcremote.launch.batch.scheduler import Recognise, Scheduler
+from hpcremote.launch.batch.scheduler import Scheduler
 from hpcremote.profile import Profile
 
 _GROUP = "batch"
-#: Seconds for a command to say whose it is: some ask a server first, which may be down.
-_PATIENCE = 10.0
 
 
 class Seen(NamedTuple):
@@ -55,15 +53,15 @@ def probe(profile: Profile) -> Seen:
             )
             present[name] = [program for program in programs if shutil.which(program)]
             missing[name] = [program for program in programs if not shutil.which(program)]
-            if one.recognise and not missing[name] and not _recognised(one.recognise):
+            if one.recognise and not missing[name] and not _recognised(one):
                 foreign[name] = shlex.join(one.recognise.command)
             inside = name if one.inside and os.environ.get(one.inside) else inside
     return Seen(profile.scheduler, present, missing, inside, unused.told(profile), trouble, foreign)
 
 
-def _recognised(how: Recognise) -> bool:
+def _recognised(one: Scheduler) -> bool:
     try:
-        return bool(how.pattern.search(commands.run(how.command, seconds=_PATIENCE).all))
+        return commands.are_theirs(one)
     except LaunchError:
         return False  # it does not answer
 

@@ -26,7 +26,12 @@ def read(name: str) -> Launcher | Scheduler:
         hint = files.did_you_mean(name, known) or f"; there are: {', '.join(known) or 'none'}"
         raise LauncherError(f"there is no launcher {name!r}{hint}")
     text = _read(found[0])
-    parse = batch.parse if _kind(text) == "scheduler" else spec.parse
+    kind = _kind(text)
+    if kind not in ("", "scheduler"):
+        raise LauncherError(
+            f"{found[0]}: kind: is {kind!r}; it can be scheduler, and a launcher's file has no such key"
+        )
+    parse = batch.parse if kind else spec.parse
     return parse(text, name, str(found[0]))
 
 

@@ -23,7 +23,9 @@ def told(profile: Profile) -> str:
     That is where the scheduler is unset for this time only, as inside a job. (What a scheduler's own files
     have no place for is refused: see ``batch.script``.)
     """
-    if profile.scheduler or profile.sources.get("scheduler") == OVERRIDE:
+    if profile.scheduler:
+        return _without_own_job(profile)
+    if profile.sources.get("scheduler") == OVERRIDE:
         return ""
     found = [key for key in _OF_JOBS if getattr(profile, key) and key not in _used(profile)]
     if not found:
@@ -34,6 +36,15 @@ def told(profile: Profile) -> str:
     return (
         f"profile {profile.name!r} names no scheduler: {listed} {have} no effect; name one (scheduler: slurm)"
         f"{hosts}, or leave {'it' if len(found) == 1 else 'them'} out"
+    )
+
+
+def _without_own_job(profile: Profile) -> str:
+    if not profile.controller_job or profile.controller == "own-job":
+        return ""
+    return (
+        f"profile {profile.name!r}: {_named(profile, 'controller_job')} has no effect with controller: "
+        f"{profile.controller}; set controller: own-job, or leave it out"
     )
 
 

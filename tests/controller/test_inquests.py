@@ -102,7 +102,7 @@ def test_ranks_of_the_controllers_job_go_as_they_ended_and_then_the_cluster_does
     controller = controller_with("job")
     for uid in "ab":
         controller.handle(Lost(uid, "killed"), 1.0)
-    assert went(controller.ranks_ended(CONTROLLER_ALONE, 1.0)) == []
+    assert went(controller.told_to_end(CONTROLLER_ALONE, 1.0, ranks_ended=True)) == []
     assert not ended(controller.handle(Tick(), 1.6))
     actions = controller.handle(Inquired("job", "", "1"), 2.0)
     assert [gone.cause for gone in went(actions)] == [
@@ -113,7 +113,7 @@ def test_ranks_of_the_controllers_job_go_as_they_ended_and_then_the_cluster_does
 
 def test_ranks_of_the_controllers_job_that_have_not_gone_are_told_to() -> None:
     controller = controller_with("job")
-    assert controller.ranks_ended(CONTROLLER_ALONE, 1.0) == []
+    assert controller.told_to_end(CONTROLLER_ALONE, 1.0, ranks_ended=True) == []
     due = controller.deadline()
     assert due is not None and 1.0 < due < 2.0
     stops = [one.message for one in controller.handle(Tick(), due) if isinstance(one, Send)]
@@ -123,7 +123,7 @@ def test_ranks_of_the_controllers_job_that_have_not_gone_are_told_to() -> None:
 def test_how_ranks_of_the_controllers_job_ended_is_not_waited_for_for_ever() -> None:
     controller = controller_with("job")
     controller.handle(Lost("a", "killed"), 1.0)
-    controller.ranks_ended(CONTROLLER_ALONE, 1.0)
+    controller.told_to_end(CONTROLLER_ALONE, 1.0, ranks_ended=True)
     told = [gone for gone in went(controller.handle(Tick(), 1.1 + PATIENCE)) if gone.id == 0]
     assert [gone.cause for gone in told] == ["killed"]
 

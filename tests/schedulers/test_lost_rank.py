@@ -59,7 +59,7 @@ def test_a_start_does_not_wait_for_a_rank_that_has_ended(
 def test_the_controller_that_ends_with_its_ranks_tells_how_they_ended_first(
     request: pytest.FixtureRequest, hosts: Hosts, tmp_path: Path
 ) -> None:
-    """mpiexec ends them all, the job's script ends, and would end the controller while that asks for the reason."""
+    """mpiexec ends them all, the script ends, and would end the controller while that asks for the reason."""
     with site(request, hosts, tmp_path, "sge") as user:
         user.start_two(controller="job")
         with user.prompt() as prompt:

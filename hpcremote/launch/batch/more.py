@@ -8,6 +8,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from pathlib import Path
 
 from hpcremote.errors import LaunchError
@@ -18,6 +20,7 @@ from hpcremote.launch.batch.draft import draft
 from hpcremote.launch.batch.submission import Submission
 from hpcremote.launch.job import REPLACES
 from hpcremote.launch.process import of_set
+from hpcremote.profile import Profile
 
 
 class More(Adding):
@@ -43,7 +46,7 @@ class More(Adding):
             self.mark = of_set(found.mark, number)
             self.job = Submission(
                 draft(
-                    self.profile,
+                    laid_out(self.profile, self.n),
                     self.n,
                     self.folder,
                     found.mark,
@@ -69,6 +72,15 @@ class More(Adding):
             self.job.forget()
         if self._key:
             end(self.folder, self._key)
+
+
+def laid_out(profile: Profile, n: int) -> Profile:
+    """Return the profile for a job of *n* engines: its nodes are those of the first set."""
+    if n == profile.engines:
+        return profile
+    each = profile.ranks_per_node
+    nodes = math.ceil(n / each) if each else profile.nodes and min(profile.nodes, n)
+    return dataclasses.replace(profile, n=n, nodes=nodes, ranks_per_node=each and min(each, n))
 
 
 def _next(found: record.Record) -> int:

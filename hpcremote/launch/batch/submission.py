@@ -55,11 +55,17 @@ def submit(draft: Draft, note: Callable[[Submitted], None]) -> Submitted:
 
 def _submit(draft: Draft) -> Submitted:
     scheduler = draft.scheduler
+    commands.check_whose(scheduler)
     said = commands.run(draft.words, draft.script if scheduler.submit.stdin else "")
     found = reading.job_id(scheduler, said.out) if said.code == 0 else None
     if found is None:
         meaning = text.explain(scheduler.hints, said.all, draft.values)
         reason = f"{text.tail(said.all, 5) or 'it says nothing'}" + (f"\n{meaning}" if meaning else "")
+        if said.code == 0:
+            raise LaunchError(
+                f"{draft.command} ends well and names no job as {scheduler.name} does ({scheduler.source}: "
+                f"job_id); look into the queue, there may be one:\n{reason}"
+            )
         raise LaunchError(
             f"{scheduler.name} did not take the job ({draft.command}, exit code {said.code}):\n{reason}"
         )

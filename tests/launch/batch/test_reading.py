@@ -92,6 +92,11 @@ def test_many_hosts_are_not_all_shown(hosts: str, words: str) -> None:
     assert str(Seen("running", "R", hosts=hosts)) == f"running on {words}"
 
 
+def test_the_exit_code_of_a_job_on_several_hosts_is_that_of_its_script() -> None:
+    said = "".join(QACCT.format(failed="0", code=code) for code in (7, 0, 255))
+    assert end(SGE.ended[0], said) == End("finished", 255)
+
+
 def test_why_a_job_waits() -> None:
     assert SGE.status.why is not None
     said = 'job_type:  binary\nscheduling info:      cannot run in PE "mpi" because it only offers 8 slots\n'
