@@ -32,6 +32,10 @@ def run(words: Sequence[str]) -> int:
     args = made.parse_args(words)
     if args.save is not None and not args.resubmit:
         made.error("--save goes with --resubmit")
+    if args.resubmit and (args.n is not None or args.foreground or args.dry_run):
+        made.error(
+            "--resubmit starts the next job of a set, with as many engines: no -n, --foreground, --dry-run"
+        )
     show = Show(quiet=args.quiet)
     show.take_warnings()
     cluster = cluster_of(args, args.cluster_id or UNNAMED, show, ends_with_us=args.foreground)

@@ -81,7 +81,13 @@ def _remedy(seen: clusters.Status, count: int) -> str:
     if not jobs:
         return " ".join(["hpcremote restart", *chosen, "starts the engines again, under the same ids"])
     if count == 0 and all(state.startswith("ended") for state in jobs):
-        return " ".join(["hpcremote start", *chosen, "--resubmit starts the next job, under the same ids"])
+        return " ".join(
+            [
+                "hpcremote start",
+                *chosen,
+                "--resubmit starts the next job, under the same ids (give --set again)",
+            ]
+        )
     return ""  # one that goes on, or is queued again
 
 

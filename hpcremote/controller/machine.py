@@ -89,13 +89,13 @@ class Controller:
         identity = {"cluster_id": cluster_id, "version": version, "host": host, "pid": pid}
         self._asking = Asking(identity, self.roster, self.agents, self.clients, self._actions)
         self.strangers: dict[Peer, Stranger] = {}
-        self._now = 0.0
         self._closing = Closing(
             self.roster, self._ending, (self._restarting, self._inquests),
             lambda: self.agents.holds or self._inquests.open, self._actions, grace,
         )  # fmt: skip
         self._timed = (
-            self._calls, self.agents, self._watchdog, self._absent, self._ending, self._inquests, self._closing,
+            self._calls, self.agents, self._watchdog, self._absent,
+            self._ending, self._inquests, self._closing,
         )  # fmt: skip
         self._on_client, self._on_engine = self._handlers()
 
@@ -132,7 +132,7 @@ class Controller:
 
     def take_in(self, event: Event, now: float) -> None:
         """Take in one event of several; :meth:`handle` has to follow, with the last one or a Tick."""
-        self._now = self._actions.now = now
+        self._actions.now = now
         if type(event) is Arrived:
             self._arrived(event.peer, event.message, event.frames)
         elif type(event) is Opened:
@@ -156,7 +156,7 @@ class Controller:
 
     def receive(self, peer: Peer, message: m.AnyMessage, frames: Sequence[Frame], now: float) -> None:
         """Take in a message; the same as to take in :class:`Arrived`."""
-        self._now = self._actions.now = now
+        self._actions.now = now
         self._arrived(peer, message, frames)
 
     def deadline(self) -> float | None:
@@ -166,14 +166,14 @@ class Controller:
 
     def end(self, reason: str, now: float) -> list[Action]:
         """Begin to end everything: engines first, for at most ``grace`` seconds."""
-        self._now = self._actions.now = now
+        self._actions.now = now
         self._closing.begin(reason)
         self._closing.check()
         return self._actions.take()
 
     def told_to_end(self, why: str, now: float, *, ranks_ended: bool = False) -> list[Action]:
         """The controller's job is about to end: hooks run, or how ranks have ended is told; then all ends."""
-        self._now = self._actions.now = now
+        self._actions.now = now
         (self._closing.ranks_ended if ranks_ended else self._closing.told)(why)
         return self._actions.take()
 
@@ -331,7 +331,7 @@ class Controller:
     def _bury(self, ends: Sequence[Lost]) -> None:
         for lost in ends:
             self._actions.forget(lost.peer)
-            engine, gone = self.roster.lose(lost.peer, lost.cause, lost.output, self._now)
+            engine, gone = self.roster.lose(lost.peer, lost.cause, lost.output, self._actions.now)
             if engine is None or gone is None:
                 continue
             self._actions.log(f"engine {gone.id} ended: {gone.cause}")

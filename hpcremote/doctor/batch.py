@@ -12,7 +12,7 @@ from hpcremote import files
 from hpcremote.doctor.finding import Finding, ok, problem, warning
 from hpcremote.errors import LauncherError, LaunchError
 from hpcremote.launch import catalog, unused
-from hpcremote.launch.batch import commands
+from hpcremote.launch.batch import whose
 from hpcremote.launch.batch.scheduler import Scheduler
 from hpcremote.profile import Profile
 
@@ -61,7 +61,7 @@ def probe(profile: Profile) -> Seen:
 
 def _recognised(one: Scheduler) -> bool:
     try:
-        return commands.are_theirs(one)
+        return whose.are_theirs(one)
     except LaunchError:
         return False  # it does not answer
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,11 +13,14 @@ from hpcremote import files, profile
 from hpcremote.errors import LauncherError
 from hpcremote.launch import catalog
 from hpcremote.launch.batch.scheduler import Scheduler
+from hpcremote.wire.walltime import ENDS, answer, known, question
 
 #: How many ranks the job was asked for, as the schedulers call it.
 _SLOTS = ("SLURM_NTASKS", "PBS_NP", "NSLOTS", "LSB_DJOB_NUMPROC")
 #: The file that has a line for each of them, where no variable has the number: PBS Pro.
 _NODES = "PBS_NODEFILE"
+#: How long a scheduler may take to say when the job ends, in seconds: engines hear of it later as well.
+_PATIENCE = 5.0
 
 
 class Here(NamedTuple):
@@ -46,6 +51,24 @@ def _slots(environ: Mapping[str, str]) -> int | None:
         return len(Path(environ[_NODES]).read_text().split()) or None
     except (KeyError, OSError, UnicodeDecodeError):
         return None  # not that kind of job, or a file that is on the job's first node only
+
+
+def ends(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Return the variable that tells engines from their first moment on when the job that we are in ends.
+
+    It is empty where that is known anyway, or nobody can be asked.
+    """
+    try:
+        words = [] if known(environ, time.time()) is not None else question(environ)
+        said = (
+            subprocess.run(words, capture_output=True, text=True, timeout=_PATIENCE, check=False).stdout
+            if words
+            else ""
+        )
+    except (OSError, ValueError, subprocess.TimeoutExpired):
+        return {}  # agents ask later, and a value that is wrong is told by engines
+    left = answer(said)
+    return {} if left is None or left < 0 else {ENDS: str(int(time.time() + left))}
 
 
 def adapt(here: Here, name: str | None, settings: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

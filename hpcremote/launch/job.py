@@ -16,7 +16,7 @@ from typing import cast
 
 from hpcremote import files
 from hpcremote.errors import LaunchError
-from hpcremote.launch import hosts, mpi, process, remote, text
+from hpcremote.launch import hosts, inside, mpi, process, remote, text
 from hpcremote.launch.culprit import Culprit
 from hpcremote.launch.process import MARK, Child, Process, how_it_ended
 from hpcremote.launch.spec import Launcher, Program
@@ -127,6 +127,8 @@ def plan(
         LaunchError: what the launcher needs is not here.
     """
     extra = {"HPCREMOTE_EXPECT": str(n)} if launcher.mpi else {"HPCREMOTE_MPI": "0"}
+    if not profile.hosts:
+        extra |= inside.ends({**os.environ, **profile.environment})
     extra |= more or {}
     env = {
         **base_environment(profile, mark),

@@ -41,6 +41,14 @@ def test_an_unknown_command_names_the_nearest(capsys):
     assert capsys.readouterr().err == "hpcremote: there is no command 'strat'; did you mean 'start'?\n"
 
 
+@pytest.mark.parametrize("words", [["-n", "3"], ["--foreground"], ["--dry-run"]])
+def test_what_does_not_go_with_resubmit_is_refused(words, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main.main(["start", "--resubmit", *words])
+    assert ended.value.code == exits.USAGE
+    assert "--resubmit starts the next job of a set, with as many engines" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("command", sorted(main.COMMANDS))
 def test_every_command_has_help(command, capsys):
     with pytest.raises(SystemExit) as ended:

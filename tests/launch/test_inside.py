@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -38,3 +40,28 @@ def test_in_a_job_of_pbs_the_lines_of_its_node_file_are_counted(tmp_path: Path) 
     assert inside.job(pbs) == ("pbs", "7.server", None)
     nodes.unlink()
     assert inside.job(pbs) == ("pbs", "7.server", None)
+
+
+def squeue(folder: Path, monkeypatch: pytest.MonkeyPatch, does: str) -> None:
+    command = folder / "squeue"
+    command.write_text(f"#!/bin/sh\n{does}\n")
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+
+def test_engines_know_from_their_first_moment_on_when_the_job_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    squeue(tmp_path, monkeypatch, "echo 1:00:00")
+    ends = inside.ends({"SLURM_JOB_ID": "7"})
+    assert 3500 < float(ends["HPCREMOTE_ENDS"]) - time.time() <= 3600
+    assert inside.ends({"SLURM_JOB_ID": "7", "HPCREMOTE_ENDS": "1"}) == {}
+    assert inside.ends({}) == {}
+
+
+@pytest.mark.parametrize("does", ["echo UNLIMITED", "echo INVALID", "exit 1"])
+def test_where_the_scheduler_does_not_tell_when_the_job_ends_nobody_does(
+    does: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    squeue(tmp_path, monkeypatch, does)
+    assert inside.ends({"SLURM_JOB_ID": "7"}) == {}

@@ -102,6 +102,14 @@ def test_an_unknown_launcher_names_the_nearest(tmp_path, monkeypatch):
         catalog.load("../x")
 
 
+def test_a_kind_that_there_is_not_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("HPCREMOTE_DIR", str(tmp_path))
+    folder = files.private_dir(tmp_path / "launchers")
+    (folder / "mine.yaml").write_text("kind: schedulr\nabout: mine\n")
+    with pytest.raises(LauncherError, match="mine.yaml: kind: is 'schedulr'; it can be scheduler"):
+        catalog.read("mine")
+
+
 def test_a_users_own_launcher_wins(tmp_path, monkeypatch):
     monkeypatch.setenv("HPCREMOTE_DIR", str(tmp_path))
     (tmp_path / "launchers").mkdir()

@@ -47,6 +47,15 @@ def test_what_has_its_effect_or_is_another_matter_is_not_told(name: str, keys: d
     assert told(name, **keys) == ""
 
 
+def test_what_a_controllers_own_job_asks_for_where_it_has_none() -> None:
+    asked = {"controller_job": {"queue": "service"}}
+    assert told("slurm", **asked) == (
+        "profile 'slurm': controller_job has no effect with controller: here; set controller: own-job, or "
+        "leave it out"
+    )
+    assert told("slurm", controller="own-job", **asked) == ""
+
+
 def test_a_cluster_warns_where_it_is_made() -> None:
     with pytest.warns(UserWarning, match=r"walltime has no effect") as caught:
         Cluster(n=1, profile="local", walltime="2:00:00")

@@ -148,6 +148,16 @@ def test_ranks_that_the_jobs_mpiexec_leaves_lonely_are_told_what_to_set(batch: B
     assert "`mpiexec: /path/to/mpiexec` in profile pbs" in said.splitlines()[0]
 
 
+def test_a_script_is_not_given_to_the_qsub_of_another_batch_system(fake: Callable[[str], Path]) -> None:
+    """It might take it, and nobody would know of that job."""
+    folder = fake("torque")
+    with pytest.raises(
+        LaunchError, match=r"^qsub here is that of torque, and not of pbs, .*`scheduler: torque`"
+    ):
+        hpcremote.Cluster(n=2, profile="pbs").start()
+    assert Batch("torque", folder).jobs == []
+
+
 class EnoughError(Exception):
     pass
 

@@ -25,8 +25,7 @@ import hpcremote
 rc = hpcremote.Client()
 view = rc[:]
 view.block = True
-rc.link.wait(lambda: rc.time_left is not None, 60)
-print("left", rc.time_left)
+print("left", rc.time_left)  # a job that is the user's own, and its limit is known from the first moment on
 try:
     view.call(pow, (2, 3), needs=30)
 except hpcremote.NotEnoughTime as error:

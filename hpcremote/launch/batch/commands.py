@@ -19,8 +19,6 @@ from hpcremote.launch.process import MARK, how_it_ended
 
 #: Seconds that a scheduler has to answer: busy ones take long, and are not asked more often for that.
 PATIENCE = 60.0
-#: Seconds for a command to say whose it is: some ask a server first, which may be down.
-WHOSE = 10.0
 #: What says to which set a process of the cluster belongs. A job inherits the environment of the command that
 #: submits it, and that is often run by the controller, which may be in another set's job.
 _OURS = (MARK, JOB, REPLACES)
@@ -63,33 +61,6 @@ def run(words: Sequence[str], stdin: str = "", seconds: float = PATIENCE) -> Sai
             "batch system, or its commands are not on PATH; go to a login node, or load its module"
         ) from None
     return Said(done.returncode, *(part.decode(errors="replace") for part in (done.stdout, done.stderr)))
-
-
-def are_theirs(scheduler: Scheduler) -> bool:
-    """Say whether the commands that are here are this scheduler's: others' may have the same names.
-
-    Raises:
-        LaunchError: they are not here, or do not answer.
-    """
-    how = scheduler.recognise
-    return how is None or bool(how.pattern.search(run(how.command, seconds=WHOSE).all))
-
-
-def check_whose(scheduler: Scheduler) -> None:
-    """Refuse commands that have the right names and are another scheduler's.
-
-    Raises:
-        LaunchError: they are.
-    """
-    try:
-        theirs = are_theirs(scheduler)
-    except LaunchError:
-        return  # to submit says more
-    if not theirs and scheduler.recognise is not None:
-        raise LaunchError(
-            f"{scheduler.submit.command[0].split()[0]} here is not {scheduler.name}'s, by what "
-            f"`{shlex.join(scheduler.recognise.command)}` says: `hpcremote doctor` tells whose it is"
-        )
 
 
 def status(scheduler: Scheduler, ids: Sequence[str]) -> dict[str, Seen]:

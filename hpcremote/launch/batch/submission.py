@@ -17,7 +17,7 @@ from typing import NamedTuple
 from hpcremote import files
 from hpcremote.errors import LaunchError
 from hpcremote.launch import job, text
-from hpcremote.launch.batch import commands, poller, reading, spread, triage
+from hpcremote.launch.batch import commands, poller, reading, spread, triage, whose
 from hpcremote.launch.batch.draft import Draft
 from hpcremote.launch.batch.polling import SUBMITTED
 from hpcremote.launch.culprit import Culprit
@@ -55,7 +55,7 @@ def submit(draft: Draft, note: Callable[[Submitted], None]) -> Submitted:
 
 def _submit(draft: Draft) -> Submitted:
     scheduler = draft.scheduler
-    commands.check_whose(scheduler)
+    whose.check(scheduler)
     said = commands.run(draft.words, draft.script if scheduler.submit.stdin else "")
     found = reading.job_id(scheduler, said.out) if said.code == 0 else None
     if found is None:

@@ -8,7 +8,7 @@ from typing import cast
 import pytest
 
 from hpcremote import profile
-from hpcremote.launch.batch import poller, submission
+from hpcremote.launch.batch import more, poller, submission
 from hpcremote.launch.batch.draft import draft
 from hpcremote.launch.batch.polling import Seen
 from hpcremote.launch.batch.submission import Submission
@@ -38,3 +38,22 @@ def test_what_waits_for_another_job_is_held_and_will_start(
     monkeypatch.setattr(poller, "of", lambda _: Held())
     waits = cast("Submission", Submission(made, lambda _: None))
     assert ("will not start by itself" in waits.ended()) is not bool(after)
+
+
+@pytest.mark.parametrize(
+    ("keys", "n", "nodes", "each"),
+    [
+        ({"nodes": 2, "ranks_per_node": 2}, 4, 2, 2),  # as many as at first
+        ({"nodes": 2, "ranks_per_node": 2}, 8, 4, 2),
+        ({"nodes": 2, "ranks_per_node": 2}, 5, 3, 2),
+        ({"nodes": 2, "ranks_per_node": 2}, 1, 1, 1),
+        ({"nodes": 3, "n": 6}, 2, 2, None),
+        ({"nodes": 3, "n": 6}, 9, 3, None),
+        ({"n": 4}, 2, None, None),
+    ],
+)
+def test_a_set_that_is_added_takes_the_nodes_that_it_needs(
+    keys: dict[str, int], n: int, nodes: int | None, each: int | None
+) -> None:
+    found = more.laid_out(profile.load("slurm", keys), n)
+    assert (found.nodes, found.ranks_per_node) == (nodes, each)

@@ -19,9 +19,12 @@ class _Parser(argparse.ArgumentParser):
         machine.fail(f"qsub: {message}", 2)
 
 
-def qsub(resources: str) -> None:
+def qsub(resources: str, version: str) -> None:
     """Take a job; *resources* is the pattern of what may follow -l."""
     words = sys.argv[1:]
+    if words == ["--version"]:
+        print(version)
+        return
     text = Path(words[-1]).read_text()
     for line in text.splitlines():
         if line.startswith("#PBS "):
