@@ -15,6 +15,9 @@ from hpcremote.client.client import Client
 from hpcremote.client.sets import EngineSet
 from hpcremote.errors import ConfigError, HPCRemoteError
 
+#: How a set ended that a client had told to: with ``stop_engines``, say.
+_ON_PURPOSE = "a client asked for it"
+
 
 def run(words: Sequence[str]) -> int:
     """Run the command."""
@@ -27,7 +30,7 @@ def run(words: Sequence[str]) -> int:
         "--set",
         metavar="NUMBER",
         type=int,
-        help="this engine set only, as in Client.set(NUMBER) (default: all)",
+        help="this engine set only, as in Client.set(NUMBER) (default: all that were not stopped on purpose)",
     )
     made.add_argument(
         "--timeout", metavar="SECONDS", type=float, default=60.0, help="for each set (default: 60)"
@@ -44,7 +47,7 @@ def _chosen(rc: Client, number: int | None) -> list[EngineSet]:
         found = rc.engine_sets
         if not found:
             raise ConfigError("this cluster has had no engines yet: there is nothing to restart")
-        return found
+        return [one for one in found if one.alive or not one.cause.endswith(_ON_PURPOSE)] or found
     try:
         return [rc.set(number)]
     except IndexError as error:

@@ -22,6 +22,7 @@ Peer = Hashable
 
 #: Ranks of a set that die this many seconds after another one were most likely ended by their launcher.
 AFTERMATH = 10.0
+_KILLED = "killed by SIGKILL"
 
 
 @dataclass(slots=True)
@@ -75,12 +76,19 @@ def in_context(group: Set, words: str, now: float) -> str:
     first = group.first_death
     if first is None or now - first[0] >= AFTERMATH:
         return words
-    if first[1].cause == words and not group.in_its_wake and (first[0] == now or group.job):
+    if not group.in_its_wake and _may_be_alike(group, first, words, now):
         return words
     own, _, common = words.partition("; ")
     if common and first[1].cause.endswith(f"; {common}"):  # how their job ended
         words = own
     return f"{words}, after engine {first[1].id} of the same MPI job: {first[1].cause}"
+
+
+def _may_be_alike(group: Set, first: tuple[float, m.Gone], words: str, now: float) -> bool:
+    """Say whether both may have been ended by the same hand: a scheduler kills all, one after the other."""
+    if group.job and first[1].cause.startswith(_KILLED) and words.startswith(_KILLED):
+        return True
+    return first[1].cause == words and (first[0] == now or bool(group.job))
 
 
 def jobs(sets: Mapping[str, Set]) -> dict[str, str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcremote import Client, files
+from hpcremote import Client, Cluster, files
 from hpcremote.cli import exits
 from hpcremote.launch import record
 
@@ -410,6 +410,19 @@ def test_an_engine_without_a_controller_gives_up():
     assert alone.returncode == exits.NO_CLUSTER
     assert "no cluster of profile 'local' is running" in alone.stderr
     assert "Traceback" not in alone.stderr
+
+
+def test_restart_leaves_alone_what_was_stopped_on_purpose(home) -> None:
+    cluster = Cluster(n=1, profile="local", cluster_id="a").start()
+    try:
+        cluster.start_engines(1)
+        cluster.stop_engines(1)
+        done = hpcremote("restart", "-p", "local", "-c", "a")
+        assert [line.partition(":")[0] for line in done.stdout.splitlines()] == ["engine set 0 is restarted"]
+        cluster.stop_engines(0)  # all of it: then that cannot be what is meant
+        assert len(hpcremote("restart", "-p", "local", "-c", "a").stdout.splitlines()) == 2
+    finally:
+        cluster.stop()
 
 
 def test_a_dry_run_tells_which_keys_have_no_effect() -> None:

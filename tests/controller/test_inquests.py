@@ -128,6 +128,15 @@ def test_how_ranks_of_the_controllers_job_ended_is_not_waited_for_for_ever() -> 
     assert [gone.cause for gone in told] == ["killed"]
 
 
+def test_of_engines_that_are_killed_in_a_job_none_is_called_the_first_by_when_it_was_seen_to_end() -> None:
+    """Also where it is put in other words."""
+    controller = controller_with("job")
+    controller.handle(Lost("a", "killed by SIGKILL"), 1.0)
+    controller.handle(Lost("b", "killed by SIGKILL (out of memory, or somebody's kill -9)"), 1.1)
+    told = went(controller.handle(Inquired("job", WORDS), 1.5))
+    assert not any("after engine" in gone.cause for gone in told)
+
+
 def test_an_engine_that_goes_at_the_end_of_its_job_went_with_it() -> None:
     """Also if its scheduler has not noticed yet."""
     controller = controller_with("job", left=30.0)
