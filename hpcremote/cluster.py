@@ -26,7 +26,7 @@ from hpcremote import clusters, files, profile, stopping
 from hpcremote.errors import AlreadyRunning, ClusterNotFound, ConfigError, ProfileError
 from hpcremote.extending import Extending, checked_count
 from hpcremote.ids import is_cluster_id
-from hpcremote.launch import failed, job, startup, unused
+from hpcremote.launch import ending, failed, job, startup, unused
 from hpcremote.launch.attempt import attempt
 from hpcremote.launch.watch import Progress, Watch
 
@@ -229,7 +229,7 @@ class Cluster(Extending):
         begun, self._startup = self._startup, None
         try:
             if begun is not None and begun.record.controller_at == "here":
-                startup.end(begun.record, begun.children, polite=self.profile.stop_timeout)
+                ending.end(begun.record, begun.children, polite=self.profile.stop_timeout)
             else:
                 stopping.stop(self.profile.name, self.cluster_id, timeout=self.profile.stop_timeout)
         except ClusterNotFound:

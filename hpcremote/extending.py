@@ -9,6 +9,7 @@ That is submitted while the set still works, which hands over when it is there::
 from __future__ import annotations
 
 import contextlib
+import operator
 import os
 import threading
 import time
@@ -192,6 +193,10 @@ def checked_count(n: object, what: str = "an engine set") -> int:
     Raises:
         ConfigError: it is none.
     """
-    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+    try:
+        count = 0 if isinstance(n, bool) else operator.index(n)  # type: ignore[arg-type]
+    except TypeError:
+        count = 0
+    if count < 1:
         raise ConfigError(f"n is {n!r}: {what} needs a whole number of engines, at least 1")
-    return n
+    return count

@@ -4,19 +4,21 @@
 
     stop() ─┬─ started by hand ──▶ the controller is asked who its processes are, and to end
             ├─ in a job ─────────▶ it is asked to end; the jobs are cancelled in any case
-            ├─ on this machine ──▶ startup.end()
+            ├─ on this machine ──▶ ending.end()
             └─ on another one ───▶ it is asked to end; jobs can be cancelled from here
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from hpcremote import clusters, connection, files
 from hpcremote.errors import ClusterNotFound, ConnectionFileError, LaunchError, NotConnected
-from hpcremote.launch import adding, process, record, startup
+from hpcremote.launch import adding, ending, process, record
 from hpcremote.launch.batch import jobs, more
 from hpcremote.launch.byhand import ByHand
 
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 _PATIENCE = 5.0
 #: Seconds that a controller has to end when its engines have had their time.
 _LEEWAY = 2.0
+_LOOK_AGAIN = 0.1
 
 
 def stop(profile_name: str, cluster_id: str, *, timeout: float = 10.0) -> None:
@@ -45,7 +48,7 @@ def stop(profile_name: str, cluster_id: str, *, timeout: float = 10.0) -> None:
     elif found.controller_at != "here":
         _stop_in_job(found, timeout)
     elif found.is_here:
-        startup.end(found, polite=timeout)
+        ending.end(found, polite=timeout)
     else:
         _stop_elsewhere(found, timeout)
 
@@ -107,9 +110,12 @@ def _processes_of(rc: Client, chosen: EngineSet, folder: Path) -> tuple[str, lis
 
 def _stop_elsewhere(found: record.Record, timeout: float) -> None:
     """Its processes are on another machine: we can only ask the controller. Jobs can be ended from here."""
-    with _stopping(found, timeout) as now:
+    with _locked(found, timeout) as now:
         if now is None:
             return
+        now.changed_at_the_end(state="stopping")
+    # Not locked from here on: the controller ends what it has left, and removes the record.
+    with _undone_if_it_fails(now):
         try:
             _ask_to_end(clusters.connection_of(now.profile, now.cluster_id), now.name, timeout)
         except (ClusterNotFound, NotConnected) as error:
@@ -117,42 +123,50 @@ def _stop_elsewhere(found: record.Record, timeout: float) -> None:
             raise LaunchError(
                 f"{now.name} was started on {now.host} and does not answer: stop it there\n{error}"
             ) from error
-        jobs.cancel(now.jobs, patience=timeout)
-        record.forget(now)
+    deadline = time.monotonic() + timeout + _LEEWAY
+    while record.is_written_down(now.folder) and time.monotonic() < deadline:
+        time.sleep(_LOOK_AGAIN)
+        os.listdir(now.folder.parent)  # has network file systems look again
+    jobs.cancel(now.jobs, patience=timeout)
+    record.forget(now)
 
 
 def _stop_in_job(found: record.Record, timeout: float) -> None:
     """Its controller is in the job: it is asked to end, and the job is ended in any case."""
     patience = 0.0
-    with _stopping(found, timeout) as now:
+    with _locked(found, timeout) as now:
         if now is None:
             return
-        if (now.folder / "client.json").exists():
-            with contextlib.suppress(NotConnected, ClusterNotFound, ConnectionFileError, LaunchError):
-                _ask_to_end(clusters.connection_of(now.profile, now.cluster_id), now.name, timeout)
-                patience = timeout
-        jobs.cancel(now.jobs, patience=patience)
+        now.changed_at_the_end(state="stopping")
+        with _undone_if_it_fails(now):
+            if (now.folder / "client.json").exists():
+                with contextlib.suppress(NotConnected, ClusterNotFound, ConnectionFileError, LaunchError):
+                    _ask_to_end(clusters.connection_of(now.profile, now.cluster_id), now.name, timeout)
+                    patience = timeout
+            jobs.cancel(now.jobs, patience=patience)
         record.forget(now)
 
 
 @contextlib.contextmanager
-def _stopping(found: record.Record, timeout: float) -> Iterator[record.Record | None]:
-    """Have it written down that a cluster is being stopped, as long as this does not fail.
+def _locked(found: record.Record, timeout: float) -> Iterator[record.Record | None]:
+    """Hold a cluster's lock; give what is written down, with jobs that were submitted meanwhile.
 
-    What is given has the jobs that were submitted meanwhile; None: somebody else has stopped it.
+    None: somebody else has stopped it.
     """
-    with record.locked(found.folder, timeout + _LEEWAY):
+    with record.locked(found.folder, timeout + _LEEWAY + ending.patience_with(found)):
         now = record.read(found.folder)
-        if now is None or now.mark != found.mark:
-            yield None
-            return
-        now.changed_at_the_end(state="stopping")
-        try:
-            yield now
-        except LaunchError:
-            if record.read(found.folder) is not None:
-                now.changed_at_the_end()
-            raise
+        yield now if now is not None and now.mark == found.mark else None
+
+
+@contextlib.contextmanager
+def _undone_if_it_fails(now: record.Record) -> Iterator[None]:
+    """Have the cluster not be one that is being stopped if it cannot be, or nobody wants that any more."""
+    try:
+        yield
+    except BaseException:
+        if record.is_written_down(now.folder):
+            now.changed_at_the_end()
+        raise
 
 
 def _stop_by_hand(found: ByHand, timeout: float) -> None:

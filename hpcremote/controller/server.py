@@ -137,7 +137,10 @@ class Server:
 
     def _take_signals(self) -> None:
         def note(signum: int, _frame: FrameType | None) -> None:
-            self._signal = signal.Signals(signum).name
+            if (
+                signum != signal.SIGHUP or not self._signal
+            ):  # that the ranks have ended is no news after others
+                self._signal = signal.Signals(signum).name
 
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, note)

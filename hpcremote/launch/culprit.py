@@ -12,21 +12,27 @@ from collections.abc import Callable
 
 #: The log is read once in so many seconds; what is in it for so long will not be followed by an end.
 _GLANCE, _SETTLED = 1.0, 3.0
-#: What is written before ranks are started: by the command in a job, and by ``job.Job``.
-_BEGUN = re.compile(r"^(?:hpcremote: \d+ ranks by |\$ )", re.MULTILINE)
+#: What is written before ranks are started, by the command in a job and by ``job.Job``; and what a job's
+#: script writes before all else.
+_BEGUN = re.compile(
+    r"^(?:hpcremote: \d+ ranks by |\$ |(?P<job>hpcremote: job \S+ has started on ))", re.MULTILINE
+)
 
 
-def ended_first(output: str, pattern: re.Pattern[str] | None) -> str:
+def ended_first(output: str, pattern: re.Pattern[str] | None, *, whole: bool = False) -> str:
     """Return which of the ranks that were started last ended first: ``RANK`` or ``PID@HOST``, or nothing.
 
     Args:
         output: what starts them has written, perhaps several times.
         pattern: a launcher's ``culprit``.
+        whole: it is all of the log, so that ranks begin where that is written.
     """
     if pattern is None:
         return ""
-    begun = [match.start() for match in _BEGUN.finditer(output)]
-    match = pattern.search(output, begun[-1] if begun else 0)
+    begun = [*_BEGUN.finditer(output)]
+    if begun[-1]["job"] if begun else whole:
+        return ""  # a job runs its setup, or is queued once more
+    match = pattern.search(output, begun[-1].start() if begun else 0)
     if match is None:
         return ""
     found = match.groupdict()
@@ -53,7 +59,7 @@ class Culprit:
         now = time.monotonic()
         if self._pattern is not None and now >= self._look_again:
             self._look_again = now + _GLANCE
-            found = ended_first(self._read(), self._pattern)
+            found = ended_first(self._read(), self._pattern, whole=True)
             if found != self._found:
                 self._found, self._since = found, now
         if not self._found or now - self._since < _SETTLED:

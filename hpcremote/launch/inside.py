@@ -13,7 +13,7 @@ from hpcremote import files, profile
 from hpcremote.errors import LauncherError
 from hpcremote.launch import catalog
 from hpcremote.launch.batch.scheduler import Scheduler
-from hpcremote.wire.walltime import ENDS, answer, known, question
+from hpcremote.wire.walltime import ENDS, answer, question
 
 #: How many ranks the job was asked for, as the schedulers call it.
 _SLOTS = ("SLURM_NTASKS", "PBS_NP", "NSLOTS", "LSB_DJOB_NUMPROC")
@@ -56,17 +56,16 @@ def _slots(environ: Mapping[str, str]) -> int | None:
 def ends(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     """Return the variable that tells engines from their first moment on when the job that we are in ends.
 
-    It is empty where that is known anyway, or nobody can be asked.
+    It is empty where nobody can be asked. What the environment has may be of the job that submitted this one.
     """
+    words = question(environ)
+    if not words:
+        return {}
+    how: dict[str, Any] = {"stdin": subprocess.DEVNULL, "capture_output": True, "timeout": _PATIENCE}
     try:
-        words = [] if known(environ, time.time()) is not None else question(environ)
-        said = (
-            subprocess.run(words, capture_output=True, text=True, timeout=_PATIENCE, check=False).stdout
-            if words
-            else ""
-        )
-    except (OSError, ValueError, subprocess.TimeoutExpired):
-        return {}  # agents ask later, and a value that is wrong is told by engines
+        said = subprocess.run(words, check=False, text=True, **how).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return {}  # agents ask later
     left = answer(said)
     return {} if left is None or left < 0 else {ENDS: str(int(time.time() + left))}
 

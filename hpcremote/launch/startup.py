@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import socket
 import time
 from collections.abc import Mapping, Sequence
@@ -27,7 +26,7 @@ from typing import Any
 from hpcremote import files
 from hpcremote.errors import AlreadyRunning, LaunchError
 from hpcremote.ids import new_uid
-from hpcremote.launch import catalog, job, memory, process, record, remote, text
+from hpcremote.launch import catalog, ending, job, memory, process, record, remote, text
 from hpcremote.launch.batch import draft, jobs, spread
 from hpcremote.launch.batch.draft import Draft
 from hpcremote.launch.batch.submission import Standing, Submission
@@ -35,12 +34,8 @@ from hpcremote.launch.process import Child, of_pid
 from hpcremote.launch.spec import Launcher
 from hpcremote.profile import Profile
 
-#: How long a controller that was asked to end may take beyond what it gives its engines.
-_LEEWAY = 2.0
 #: How long a controller's job may take to end after that of its engines.
 _LAST_WORDS = 30.0
-#: How long to wait for somebody else who is ending the same cluster, beyond that.
-_OTHERS = 10.0
 #: How often it is looked whether somebody stops the cluster that starts, in seconds.
 _GLANCE = 1.0
 #: What stands in a script that is only shown.
@@ -102,8 +97,12 @@ class Startup:
         self._check(controller)
         # Held until all that is begun is written down: whoever stops the cluster meanwhile waits for that.
         with record.locked(files.private_dir(self.record.folder)):
-            record.claim(self.record, jobs.condition, jobs.clear)
             self._claimed = True  # from here on there may be something to end
+            try:
+                record.claim(self.record, jobs.condition, jobs.clear)
+            except AlreadyRunning:
+                self._claimed = False
+                raise
             self._begin(launcher, controller, engine)
 
     def _begin(self, launcher: Launcher, controller: Sequence[str], engine: Sequence[str]) -> None:
@@ -273,7 +272,7 @@ class Startup:
             self.job.forget()  # from here on the controller asks, when engines go
         shared = {self.mark: memory.mapped(process.marked(self.mark))}
         try:
-            with record.locked(self.record.folder, _OTHERS):
+            with record.locked(self.record.folder, ending.OTHERS):
                 if (stopped := self._stopped()) is not None:
                     raise stopped
                 self.record = self.record.changed(state="running", memory=shared)
@@ -321,7 +320,7 @@ class Startup:
                 self._clear()
                 return
             try:
-                end(self.record, self.children, polite=0.0, keep_logs=True)
+                ending.end(self.record, self.children, polite=0.0, keep_logs=True)
             except AlreadyRunning:
                 if not self._lost:
                     raise
@@ -332,60 +331,13 @@ class Startup:
                     one.forget()
 
     def _clear(self) -> None:
-        """End what whoever stops the cluster may not have seen, after them."""
-        with contextlib.suppress(AlreadyRunning), record.locked(self.record.folder, _OTHERS):
-            pass
+        """End what whoever stops the cluster may not have seen, after them; or all, if they could not."""
+        with contextlib.suppress(AlreadyRunning), record.locked(self.record.folder, ending.OTHERS):
+            found = record.read(self.record.folder)
+            if found is not None and found.mark == self.record.mark:
+                ending.end_locked(self.record, self.children, 0.0, keep_logs=True)
+                return
         for child in self.children:
             child.drop_leash()
         jobs.clear(self.record, self.children)
         remote.end(self.record.folder, self.record.mark, forget=False)
-
-
-def end(
-    what: record.Record, children: Sequence[Child] = (), *, polite: float, keep_logs: bool = False
-) -> None:
-    """End a cluster of this machine: ask its controller, wait *polite* seconds, then SIGTERM, SIGKILL.
-
-    Raises:
-        AlreadyRunning: another process is ending it.
-        LaunchError: some process cannot be ended.
-    """
-    with record.locked(what.folder, polite + _OTHERS):
-        found = record.read(what.folder)  # the controller may have tidied up itself meanwhile
-        mine = found is not None and found.mark == what.mark
-        if found is not None and mine:
-            polite = (
-                0.0 if found.state == "starting" and found.owner.alive() else polite
-            )  # as by who starts it
-            what = _being_stopped(what, found)
-        controller = what.controller
-        asked = mine and polite > 0 and controller is not None and controller.alive()
-        try:
-            if what.jobs and polite <= 0:
-                jobs.cancel(what.jobs)
-        finally:  # the scheduler may refuse
-            if asked and controller is not None:
-                process.send([controller], signal.SIGTERM)
-            for child in children:
-                child.drop_leash()
-            process.end(what.processes, what.mark, children, polite=polite + _LEEWAY if asked else 0.0)
-        if what.jobs and polite > 0:
-            jobs.cancel(what.jobs, patience=polite)
-        try:
-            remote.end(what.folder, what.mark)
-        finally:
-            record.forget(what, keep_logs=keep_logs)
-
-
-def _being_stopped(known: record.Record, found: record.Record) -> record.Record:
-    """Write down that a cluster is being stopped, and return all that is *known* of it or was *found*."""
-    submitted = {one.id: one for one in (*known.jobs, *found.jobs)}
-    changes: dict[str, Any] = {
-        "controller": found.controller or known.controller,
-        "engines": tuple(dict.fromkeys((*found.engines, *known.engines))),  # they may have been restarted
-        "jobs": tuple(submitted.values()),
-        "state": "stopping",
-    }
-    if found.state == "starting":
-        changes["memory"] = {**found.memory, found.mark: memory.mapped(process.marked(found.mark))}
-    return found.changed_at_the_end(**changes)

@@ -40,7 +40,10 @@ def told(profile: Profile) -> str:
 
 
 def _without_own_job(profile: Profile) -> str:
-    if not profile.controller_job or profile.controller == "own-job":
+    asked = (
+        profile.sources.get("controller_job") == OVERRIDE
+    )  # in a file it may be for those who want such a job
+    if not asked or profile.controller == "own-job":
         return ""
     return (
         f"profile {profile.name!r}: {_named(profile, 'controller_job')} has no effect with controller: "

@@ -124,8 +124,9 @@ def test_how_ranks_of_the_controllers_job_ended_is_not_waited_for_for_ever() -> 
     controller = controller_with("job")
     controller.handle(Lost("a", "killed"), 1.0)
     controller.told_to_end(CONTROLLER_ALONE, 1.0, ranks_ended=True)
-    told = [gone for gone in went(controller.handle(Tick(), 1.1 + PATIENCE)) if gone.id == 0]
-    assert [gone.cause for gone in told] == ["killed"]
+    actions = controller.handle(Tick(), 1.1 + PATIENCE)
+    assert [gone.cause for gone in went(actions) if gone.id == 0] == ["killed"]
+    assert m.Stop(CONTROLLER_ALONE) in [one.message for one in actions if isinstance(one, Send)]
 
 
 def test_of_engines_that_are_killed_in_a_job_none_is_called_the_first_by_when_it_was_seen_to_end() -> None:

@@ -10,7 +10,8 @@ from hpcremote.launch import culprit
 from hpcremote.launch.culprit import Culprit
 
 MPIEXEC = re.compile(r"PID (?P<pid>\d+) RUNNING AT (?P<host>\S+)|process rank (?P<rank>\d+) with PID \d+")
-SAID = "= PID 7 RUNNING AT node1\n"
+BEGUN = "hpcremote: 2 ranks by MPICH 5.0.2 (/opt/bin/mpiexec)\n"
+SAID = BEGUN + "= PID 7 RUNNING AT node1\n"
 
 
 class Log:
@@ -66,6 +67,23 @@ def test_ranks_that_have_begun_once_more_are_not_those_of_before(
     log.text += "mpirun noticed that process rank 2 with PID 7 on node node1 exited on signal 9 (Killed).\n"
     assert log.after(1.1, watch) == ""
     assert log.after(3.1, watch) == "rank 2 ended before all engines were there"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "= PID 7 RUNNING AT node1\n",  # the job's setup: it may use mpiexec as well
+        f"{BEGUN}= PID 7 RUNNING AT node1\nhpcremote: job 7 has started on node2\n",  # it was queued again
+        f"hpcremote: job 7 has started on node2\n= PID 7 RUNNING AT node1\n{BEGUN}",
+    ],
+)
+def test_what_was_written_before_the_ranks_began_is_not_of_them(
+    said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = Log(monkeypatch)
+    log.text = said
+    watch = Culprit(log, MPIEXEC)
+    assert [log.after(2.0, watch) for _ in range(4)] == [""] * 4
 
 
 def test_a_launcher_that_does_not_say_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ import pytest
 from hpcremote import files
 from hpcremote.errors import AlreadyRunning, ConfigError
 from hpcremote.ids import new_uid
-from hpcremote.launch import record, startup
+from hpcremote.launch import ending, record
 from hpcremote.launch.process import MARK, Process, of_pid
 
 
@@ -176,7 +176,7 @@ def test_a_full_disk_keeps_no_cluster_from_being_ended(sleeper):
     former = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, former[1]))
     try:
-        startup.end(made, polite=0.0)
+        ending.end(made, polite=0.0)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, former)
     assert not alive.alive()

@@ -9,7 +9,7 @@ import pytest
 
 from hpcremote import profile
 from hpcremote.errors import HPCRemoteError, LaunchError
-from hpcremote.launch import process, record, startup
+from hpcremote.launch import ending, process, record, startup
 from hpcremote.launch.attempt import attempt
 from hpcremote.launch.process import Child
 from hpcremote.launch.record import Submitted
@@ -32,7 +32,7 @@ def test_processes_end_even_if_the_scheduler_does_not_take_the_job_back(tmp_path
     child = Child(words, env=env, cwd=str(tmp_path), log=tmp_path / "log", leash=True)
     what = begun.record.changed(controller=child.process, jobs=(job_of("no-such-scheduler"),))
     with pytest.raises(HPCRemoteError, match="no-such-scheduler"):
-        startup.end(what, [child], polite=0.0)
+        ending.end(what, [child], polite=0.0)
     assert not child.process.alive()
     assert record.read(what.folder) is not None  # its job is there still
 
@@ -62,5 +62,5 @@ def test_the_end_of_a_cluster_that_is_gone_makes_no_folder():
     begun = startup.Startup(profile.Profile("p", launcher="local"), "a", 1, temporary=True)
     record.claim(begun.record)
     record.forget(begun.record)
-    startup.end(begun.record, polite=0.0)
+    ending.end(begun.record, polite=0.0)
     assert not begun.record.folder.exists()

@@ -275,14 +275,14 @@ def test_stop_cancels_what_waits(on_slurm: System, controller: str, stopped_from
     assert "there is no cluster" in on_slurm.command("status", "-p", "slurm").stderr
 
 
-def _stop_has_open(name: str) -> bool:
-    """Say whether a `hpcremote stop` has a file of that name open."""
+def _stop_has_open(path: Path) -> bool:
+    """Say whether a `hpcremote stop` has that file open."""
     opened = []
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             if b"\0hpcremote\0stop\0" in (folder / "cmdline").read_bytes():
                 opened += [os.readlink(one) for one in (folder / "fd").iterdir()]
-    return any(one.endswith(f"/{name}") for one in opened)
+    return str(path) in opened
 
 
 @pytest.mark.parametrize("controller", ["here", "own-job"])
@@ -298,7 +298,9 @@ def test_a_stop_while_the_job_is_being_submitted_waits_for_that(on_slurm: System
     start = on_slurm.head.popen([*words, "start", "-p", "slurm", *keys], cwd=on_slurm.cwd, env=env)
     eventually(on_slurm.jobs, why="it was not submitted")
     stop = on_slurm.head.popen([*words, "stop", "-p", "slurm"], cwd=on_slurm.cwd)
-    eventually(lambda: _stop_has_open(".lock"), why="the stop does not wait")
+    eventually(
+        lambda: _stop_has_open(files.cluster_dir("slurm", "default") / ".lock"), why="the stop does not wait"
+    )
     (on_slurm.cwd / "goes-on").touch()
     stopped, started = stop.finish(None, 60), start.finish(None, 60)
     assert stopped.returncode == 0, stopped.stderr

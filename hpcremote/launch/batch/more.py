@@ -15,7 +15,7 @@ from pathlib import Path
 from hpcremote.errors import LaunchError
 from hpcremote.launch import record
 from hpcremote.launch.adding import Adding
-from hpcremote.launch.batch import jobs
+from hpcremote.launch.batch import jobs, spread
 from hpcremote.launch.batch.draft import draft
 from hpcremote.launch.batch.submission import Submission
 from hpcremote.launch.job import REPLACES
@@ -44,18 +44,17 @@ class More(Adding):
                 )
             number = _next(found)
             self.mark = of_set(found.mark, number)
-            self.job = Submission(
-                draft(
-                    laid_out(self.profile, self.n),
-                    self.n,
-                    self.folder,
-                    found.mark,
-                    number=number,
-                    cwd=found.cwd,
-                    more={REPLACES: replaces} if replaces else None,
-                ),
-                lambda submitted: self._note(found, submitted),
+            made = draft(
+                laid_out(self.profile, self.n),
+                self.n,
+                self.folder,
+                found.mark,
+                number=number,
+                cwd=found.cwd,
+                more={REPLACES: replaces} if replaces else None,
             )
+            spread.check(made)
+            self.job = Submission(made, lambda submitted: self._note(found, submitted))
 
     def _note(self, found: record.Record, submitted: record.Submitted) -> None:
         self._key = submitted.set  # also if who waits for it is interrupted: it is there
@@ -75,7 +74,7 @@ class More(Adding):
 
 
 def laid_out(profile: Profile, n: int) -> Profile:
-    """Return the profile for a job of *n* engines: its nodes are those of the first set."""
+    """Return the profile for a job of *n* engines, where its own ``nodes`` are those of the first set."""
     if n == profile.engines:
         return profile
     each = profile.ranks_per_node

@@ -142,12 +142,13 @@ class Submission:
             if not self._began():
                 return f"{self.job} never started: {end}"
             return end.after(f"{self.job} ended before all engines were there")
-        if lost := self._culprit.look():
+        seen = self._poller.seen(self.job.id)
+        lost = self._culprit.look()
+        if lost and seen.state == "running":
             return f"{lost} ({self.job})"
         if self._culprit.found and not self._hurried:
-            self._hurried = True
-            self._poller.hurry()  # the job most likely ends
-        seen = self._poller.seen(self.job.id)
+            self._poller.hurry()  # the job most likely ends, or is queued once more
+        self._hurried = self._culprit.found
         if seen.state != "stuck" or self.draft.values.get("after"):  # PBS holds what waits for another job
             return ""
         return f"{self.job} will not start by itself: {seen.reason or seen.word}"

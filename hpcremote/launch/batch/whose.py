@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 
 from hpcremote import files
@@ -48,8 +49,10 @@ def _owner(scheduler: Scheduler) -> str:
         except LauncherError:
             continue  # one that is wrong is told when it is used
         same = isinstance(one, Scheduler) and one.recognise and _program(one) == _program(scheduler)
-        if isinstance(one, Scheduler) and same and name != scheduler.name and are_theirs(one):
-            return name
+        if isinstance(one, Scheduler) and same and name != scheduler.name:
+            with contextlib.suppress(LaunchError):  # it does not answer
+                if are_theirs(one):
+                    return name
     return ""
 
 

@@ -81,7 +81,8 @@ def test_who_ended_first_by_what_mpiexec_says(said: str, first: str) -> None:
 
 
 def test_who_ended_first_by_what_srun_says() -> None:
-    assert ended_first(SEGFAULT, SRUN.culprit) == "2"
+    said = SEGFAULT.replace("0: starting", "hpcremote: 3 ranks by MPICH 5.0.2 (srun)\n0: starting", 1)
+    assert ended_first(said, SRUN.culprit) == "2"
 
 
 def test_the_tail_of_a_rank_under_mpiexec() -> None:
