@@ -203,7 +203,7 @@ def read(folder: Path) -> Record | None:
 
 def is_being_stopped(folder: Path, mark: str) -> bool:
     """Say whether somebody has stopped the cluster that carries *mark*, or is at it, here or elsewhere."""
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(OSError):
         os.listdir(folder)  # has network file systems look again
     found = read(folder)
     return found is None or found.mark != mark or found.state == "stopping"
