@@ -126,7 +126,8 @@ def _stop_elsewhere(found: record.Record, timeout: float) -> None:
     deadline = time.monotonic() + timeout + _LEEWAY
     while record.is_written_down(now.folder) and time.monotonic() < deadline:
         time.sleep(_LOOK_AGAIN)
-        os.listdir(now.folder.parent)  # has network file systems look again
+        with contextlib.suppress(FileNotFoundError):  # that may be gone as well
+            os.listdir(now.folder.parent)  # has network file systems look again
     jobs.cancel(now.jobs, patience=timeout)
     record.forget(now)
 

@@ -137,9 +137,8 @@ class Server:
 
     def _take_signals(self) -> None:
         def note(signum: int, _frame: FrameType | None) -> None:
-            if (
-                signum != signal.SIGHUP or not self._signal
-            ):  # that the ranks have ended is no news after others
+            # By SIGHUP the job's script says that the ranks have ended: no news after another signal.
+            if signum != signal.SIGHUP or not self._signal:
                 self._signal = signal.Signals(signum).name
 
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):

@@ -40,9 +40,8 @@ def told(profile: Profile) -> str:
 
 
 def _without_own_job(profile: Profile) -> str:
-    asked = (
-        profile.sources.get("controller_job") == OVERRIDE
-    )  # in a file it may be for those who want such a job
+    # In a file it may be for those who want such a job.
+    asked = profile.sources.get("controller_job") == OVERRIDE
     if not asked or profile.controller == "own-job":
         return ""
     return (
